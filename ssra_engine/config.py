@@ -1,0 +1,253 @@
+"""The configuration: one typed tree, YAML in and out.
+
+Every command-line flag has its place here, and the effective tree is written beside every output.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from ssra_engine.errors import ConfigError
+
+__all__ = [
+    "AnnotateConfig",
+    "Config",
+    "EngineConfig",
+    "FilterConfig",
+    "InputConfig",
+    "LoraConfig",
+    "ModelConfig",
+    "OutputConfig",
+    "RefineConfig",
+    "SynthesizeConfig",
+    "TinyConfig",
+    "TrainConfig",
+    "load_config",
+]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class InputConfig(_Section):
+    """How documents are read."""
+
+    limit: int | None = Field(None, ge=1, description="read at most this many documents")
+    on_error: Literal["stop", "reject"] = Field(
+        "stop", description="end at a bad document, or send it to rejected and go on"
+    )
+
+
+class LoraConfig(_Section):
+    """LoRA (arXiv 2106.09685); the defaults follow the public code of arXiv 2509.16717."""
+
+    rank: int = Field(32, ge=1)
+    alpha: float = Field(64.0, gt=0)
+    dropout: float = Field(0.1, ge=0, lt=1)
+
+
+class TinyConfig(_Section):
+    """The backbone of `--preset tiny`: a small causal LM trained from scratch on the corpus."""
+
+    vocabulary: int = Field(4096, ge=300)
+    width: int = Field(192, ge=32)
+    layers: int = Field(4, ge=1)
+    heads: int = Field(4, ge=1)
+    pretrain_tokens: int = Field(600_000, ge=0, description="tokens seen before any judgment")
+    pretrain_rate: float = Field(2e-3, gt=0)
+
+
+class TrainConfig(_Section):
+    """Settings of one supervised training."""
+
+    epochs: float = Field(3.0, gt=0)
+    rate: float = Field(1e-4, gt=0, description="peak learning rate, cosine schedule")
+    warmup: float = Field(0.05, ge=0, lt=1, description="share of steps with a rising rate")
+    weight_decay: float = Field(1e-3, ge=0)
+    batch_rows: int = Field(32, ge=1)
+    patience: int = Field(2, ge=1, description="evaluations on held-out queries without progress")
+
+
+class ModelConfig(_Section):
+    """Which language model plays the roles, and how it is trained."""
+
+    backbone: str | None = Field(None, description="folder of a causal LM, or a GGUF file")
+    preset: Literal["tiny"] | None = Field(None, description="train a backbone from scratch")
+    prompts: Literal["plain", "instruct"] | None = Field(
+        None, description="prompt templates; plain for tiny, instruct otherwise"
+    )
+    max_document_tokens: int = Field(256, ge=8)
+    max_query_tokens: int = Field(48, ge=4)
+    tiny: TinyConfig = TinyConfig()
+    lora: LoraConfig = LoraConfig()
+    score: TrainConfig = TrainConfig()
+    query: TrainConfig = TrainConfig()
+
+    @model_validator(mode="after")
+    def _one_backbone(self) -> ModelConfig:
+        if self.backbone is not None and self.preset is not None:
+            raise ValueError("give a backbone or a preset, not both")
+        return self
+
+
+class AnnotateConfig(_Section):
+    """Stage 1: re-annotation of unlabelled pairs, and the training data of the query model."""
+
+    min_confidence: float = Field(0.0, ge=0, le=1, description="drop annotations below this")
+    max_documents_per_query: int = Field(
+        4, ge=1, description="a popular query teaches the query model at most this often"
+    )
+
+
+class SynthesizeConfig(_Section):
+    """Generation of queries."""
+
+    grades: tuple[int, ...] | None = Field(None, description="target grades; default: all")
+    per_grade: int = Field(1, ge=1, description="accepted samples per document and grade")
+    attempts: int = Field(
+        1, ge=1, description="waves of sampling; a later wave asks only for what is still short"
+    )
+    temperature: float = Field(1.0, ge=0)
+    top_p: float = Field(0.95, gt=0, le=1)
+    max_new_tokens: int = Field(32, ge=1)
+
+
+class FilterConfig(_Section):
+    """What a sample must pass to be kept."""
+
+    max_query_chars: int = Field(64, ge=1)
+    min_confidence: float = Field(0.0, ge=0, le=1, description="probability of the target grade")
+    comparator: Literal["score", "none"] = Field(
+        "score", description="pairwise check: expected grade of the score model, or none"
+    )
+    duplicates: Literal["global", "document"] = Field(
+        "global",
+        description="one sample per (query, target) in the whole output, or only per document",
+    )
+
+
+class RefineConfig(_Section):
+    """Stage 2: rounds of synthesis, filtering and retraining before the final synthesis."""
+
+    rounds: int = Field(1, ge=0)
+    documents: int = Field(2000, ge=1, description="documents sampled for each round")
+    samples: int = Field(2, ge=1, description="samples per document and grade in a round")
+
+
+class EngineConfig(_Section):
+    """Inference."""
+
+    backend: str = Field("auto", description="auto, torch, fake or an installed backend")
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    batch_tokens: int = Field(8192, ge=64)
+    threads: int | None = Field(None, ge=1)
+
+
+class OutputConfig(_Section):
+    """What is written, and in which pieces."""
+
+    format: Literal["parquet", "arrow"] = "parquet"
+    shard_documents: int = Field(2000, ge=1)
+
+
+class Config(_Section):
+    """The whole tree."""
+
+    seed: int = Field(0, ge=0, lt=2**63)
+    grades: tuple[int, ...] = Field((0, 1, 2, 3), description="the grade scale, ascending from 0")
+    input: InputConfig = InputConfig()
+    model: ModelConfig = ModelConfig()
+    annotate: AnnotateConfig = AnnotateConfig()
+    synthesize: SynthesizeConfig = SynthesizeConfig()
+    filter: FilterConfig = FilterConfig()
+    refine: RefineConfig = RefineConfig()
+    engine: EngineConfig = EngineConfig()
+    output: OutputConfig = OutputConfig()
+
+    @field_validator("grades")
+    @classmethod
+    def _scale(cls, grades: tuple[int, ...]) -> tuple[int, ...]:
+        if grades != tuple(range(len(grades))) or not 2 <= len(grades) <= 10:
+            raise ValueError("grades must be 0,1,..,G-1 with 2 to 10 grades")
+        return grades
+
+    @model_validator(mode="after")
+    def _targets(self) -> Config:
+        targets = self.synthesize.grades
+        if targets is not None:
+            unknown = sorted(set(targets) - set(self.grades))
+            if unknown or not targets or len(set(targets)) != len(targets):
+                raise ValueError(
+                    f"synthesize.grades must be distinct grades of the scale {list(self.grades)}, "
+                    f"got {list(targets)}"
+                )
+        return self
+
+    @property
+    def targets(self) -> tuple[int, ...]:
+        """Target grades of the synthesis, ascending."""
+        chosen = self.synthesize.grades
+        return self.grades if chosen is None else tuple(sorted(chosen))
+
+    def to_yaml(self) -> str:
+        """The effective tree as YAML; `load_config` reads it back to an equal tree."""
+        return yaml.safe_dump(
+            self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100
+        )
+
+
+def load_config(path: str | Path | None = None, overrides: dict[str, Any] | None = None) -> Config:
+    """Read a YAML file (or the defaults) and lay `overrides` over it.
+
+    Args:
+        path: a YAML file; None for the defaults.
+        overrides: dotted keys, such as ``{"synthesize.per_grade": 2}``; None values are skipped.
+
+    Raises:
+        ConfigError: the file is missing or not YAML, a key is unknown, or a value is out of range.
+    """
+    tree: dict[str, Any] = {}
+    source = "the command line" if path is None else str(path)
+    if path is not None:
+        tree = _read_yaml(Path(path))
+    for key, value in (overrides or {}).items():
+        if value is None:
+            continue
+        *parents, leaf = key.split(".")
+        node = tree
+        for parent in parents:
+            child = node.setdefault(parent, {})
+            if not isinstance(child, dict):
+                raise ConfigError(f"{source}: '{parent}' must be a mapping of settings.")
+            node = child
+        node[leaf] = value
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the configuration"
+        reason = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(
+            f"{source}: {place}: {reason} (got {first['input']!r})."
+            if first["type"] != "extra_forbidden"
+            else f"{source}: {place}: no such setting."
+        ) from error
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such file.") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise ConfigError(f"{path}: not a readable YAML file: {error}.") from error
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: the top level must be a mapping of settings.")
+    return tree

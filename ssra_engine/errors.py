@@ -1,0 +1,55 @@
+"""Errors meant for the person at the keyboard: what was wrong, where, and how to mend it."""
+
+from __future__ import annotations
+
+__all__ = ["ConfigError", "DataError", "EngineError", "SsraError", "StoreError"]
+
+
+class SsraError(Exception):
+    """Base of every error caused by the caller's input; the command line ends with exit code 2."""
+
+
+class ConfigError(SsraError):
+    """A setting is missing, unknown, out of range or contradicts another one."""
+
+
+class DataError(SsraError):
+    """Input data is wrong.
+
+    The message names the file, the column and the row (0-based, as in the file) where they are
+    known, and ends with what to do about it.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        file: str | None = None,
+        column: str | None = None,
+        row: int | None = None,
+        mend: str | None = None,
+    ) -> None:
+        self.problem = problem
+        self.file = file
+        self.column = column
+        self.row = row
+        self.mend = mend
+        where = ", ".join(
+            part
+            for part in (
+                file,
+                None if column is None else f"column '{column}'",
+                None if row is None else f"row {row}",
+            )
+            if part is not None
+        )
+        message = f"{where}: {problem}" if where else problem
+        super().__init__(f"{message}. {mend}." if mend else f"{message}.")
+
+
+class EngineError(SsraError):
+    """An inference engine cannot be loaded or cannot do what was asked."""
+
+
+class StoreError(SsraError):
+    """An output folder cannot be written, is in use, or holds another run."""

@@ -1,0 +1,123 @@
+"""All prompt templates. A prompt is the document first, then what is asked of it.
+
+The document is the *prefix*, shared by every sample, grade and query of that document, so that an
+engine computes it once; the question is the *suffix*. White space inside a field is collapsed, so a
+document cannot forge the line structure of a prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ssra_engine.schema import DOCUMENT_TEXT_COLUMNS
+
+__all__ = ["STOP", "TEMPLATES", "PromptTemplate", "collapse_whitespace", "grade_meanings"]
+
+#: A generated query ends at the first line break.
+STOP = "\n"
+
+_SCALE = {
+    "exact": "satisfies the intent precisely and completely",
+    "most": "satisfies most of the intent; something non-critical is missing",
+    "part": "is partly related: the key entity matches, an important aspect does not",
+    "none": "does not satisfy the intent",
+}
+
+
+def grade_meanings(grades: int) -> tuple[str, ...]:
+    """What each grade of a scale means, lowest first.
+
+    Two, three and four grades follow the definitions of arXiv 2509.16717; a longer scale names its
+    ends and counts the steps between.
+    """
+    names = {2: ("none", "exact"), 3: ("none", "part", "exact"), 4: tuple(reversed(_SCALE))}
+    if grades in names:
+        return tuple(_SCALE[name] for name in names[grades])
+    steps = (f"is relevant to the degree {g} of {grades - 1}" for g in range(1, grades - 1))
+    return (_SCALE["none"], *steps, _SCALE["exact"])
+
+
+def collapse_whitespace(texts: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Every run of white space and control characters becomes one space; the ends are trimmed."""
+    return pc.utf8_trim_whitespace(pc.replace_substring_regex(texts, r"[\s\pZ\pC]+", " "))
+
+
+@dataclass(frozen=True)
+class PromptTemplate:
+    """One family of prompts.
+
+    Attributes:
+        name: what `model.prompts` calls it.
+        field_labels: line label of each document column.
+        opening: text before the document's lines.
+        instruct: whether suffixes explain the task in words.
+    """
+
+    name: str
+    field_labels: Mapping[str, str]
+    opening: str
+    instruct: bool
+
+    def documents(self, corpus: pa.RecordBatch | pa.Table) -> pa.Array:
+        """Prefix of each document: one labelled line for each column that is not blank.
+
+        Args:
+            corpus: rows of `schema.CORPUS`.
+
+        Returns:
+            string[len(corpus)].
+        """
+        parts: list[pa.Array] = [pa.array([self.opening] * len(corpus), pa.string())]
+        for column in DOCUMENT_TEXT_COLUMNS:
+            text = corpus.column(column)
+            if isinstance(text, pa.ChunkedArray):
+                text = text.combine_chunks()
+            text = collapse_whitespace(text)
+            line = pc.binary_join_element_wise(self.field_labels[column], text, "\n", "")
+            parts.append(pc.if_else(pc.equal(text, ""), "", line))
+        return pc.binary_join_element_wise(*parts, "")
+
+    def score_suffixes(self, queries: pa.Array | pa.ChunkedArray, grades: int) -> pa.Array:
+        """Ask for the grade of each query; the next token is the grade's digit."""
+        if isinstance(queries, pa.ChunkedArray):
+            queries = queries.combine_chunks()
+        before, after = self._score_parts(grades)
+        return pc.binary_join_element_wise(before, collapse_whitespace(queries), after, "")
+
+    def query_suffixes(self, targets: Sequence[int], grades: int) -> list[str]:
+        """Ask for a query at each target grade; the answer ends with `STOP`."""
+        if not self.instruct:
+            return [f"G:{target}\nQ:" for target in targets]
+        meanings = grade_meanings(grades)
+        return [
+            f"Write a search query of grade {target}, for which the document "
+            f"{meanings[target]}.\nQuery:"
+            for target in targets
+        ]
+
+    def completion(self, query: str) -> str:
+        """What the query model is trained to write after a query suffix."""
+        return f" {query}{STOP}" if self.instruct else f"{query}{STOP}"
+
+    def _score_parts(self, grades: int) -> tuple[str, str]:
+        if not self.instruct:
+            return "Q:", "\nG:"
+        scale = "\n".join(f"{g}: {meaning}" for g, meaning in enumerate(grade_meanings(grades)))
+        return "Search query: ", f"\nGrades: the document\n{scale}\nGrade of the query:\n"
+
+
+TEMPLATES: Mapping[str, PromptTemplate] = {
+    "plain": PromptTemplate(
+        "plain", {"title": "T:", "text": "X:", "ocr": "O:", "asr": "A:"}, "", instruct=False
+    ),
+    "instruct": PromptTemplate(
+        "instruct",
+        {"title": "Title: ", "text": "Text: ", "ocr": "On screen: ", "asr": "Spoken: "},
+        "Document of a search engine\n",
+        instruct=True,
+    ),
+}

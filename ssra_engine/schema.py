@@ -1,0 +1,101 @@
+"""Every Arrow table of the project, by name."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+__all__ = [
+    "ANNOTATED",
+    "CORPUS",
+    "D2Q",
+    "DOCUMENT_TEXT_COLUMNS",
+    "JUDGMENTS",
+    "PAIRS",
+    "REASONS",
+    "REJECTED",
+    "SYNTHETIC",
+]
+
+#: Columns that hold a document's words, in the order in which a prompt shows them.
+DOCUMENT_TEXT_COLUMNS = ("title", "text", "ocr", "asr")
+
+#: Why a sample or a document was rejected.
+REASONS = (
+    "empty",
+    "too_long",
+    "copied",
+    "duplicate",
+    "score_mismatch",
+    "low_confidence",
+    "pairwise_inconsistent",
+    "error",
+)
+
+#: Documents as the pipeline sees them: every text column present and never null.
+CORPUS = pa.schema(
+    [
+        pa.field("doc_id", pa.string(), nullable=False),
+        *(pa.field(name, pa.string(), nullable=False) for name in DOCUMENT_TEXT_COLUMNS),
+    ]
+)
+
+JUDGMENTS = pa.schema(
+    [
+        pa.field("query", pa.string(), nullable=False),
+        pa.field("doc_id", pa.string(), nullable=False),
+        pa.field("grade", pa.int8(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+    ]
+)
+
+PAIRS = pa.schema(
+    [
+        pa.field("query", pa.string(), nullable=False),
+        pa.field("doc_id", pa.string(), nullable=False),
+    ]
+)
+
+#: Pairs graded by the score model (stage 1), or by people (source "judgment", one-hot probs).
+ANNOTATED = pa.schema(
+    [
+        *PAIRS,
+        pa.field("grade", pa.int8(), nullable=False),
+        pa.field("probs", pa.list_(pa.float32()), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+    ]
+)
+
+#: Training data of the query model: one document with several queries of different grades.
+D2Q = pa.schema(
+    [
+        pa.field("doc_id", pa.string(), nullable=False),
+        pa.field("document", pa.string(), nullable=False),
+        pa.field("query", pa.string(), nullable=False),
+        pa.field("grade", pa.int8(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+    ]
+)
+
+SYNTHETIC = pa.schema(
+    [
+        pa.field("query", pa.string()),
+        pa.field("doc_id", pa.string()),
+        pa.field("target", pa.int8()),
+        pa.field("grade", pa.int8()),
+        pa.field("probs", pa.list_(pa.float32())),
+        pa.field("confidence", pa.float32()),
+        pa.field("round", pa.int16()),
+        pa.field("sample", pa.int16()),
+        pa.field("seed", pa.uint64()),
+    ]
+)
+
+#: Synthetic rows that were not kept. A whole document that failed has no query and no target;
+#: `message` says why.
+REJECTED = pa.schema(
+    [
+        *SYNTHETIC,
+        pa.field("reason", pa.dictionary(pa.int8(), pa.string())),
+        pa.field("message", pa.string()),
+    ]
+)
