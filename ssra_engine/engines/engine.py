@@ -179,9 +179,7 @@ class Engine(ABC):
             )
         return completions
 
-    def label_logits(
-        self, requests: Sequence[Request], labels: Sequence[str | int]
-    ) -> np.ndarray:
+    def label_logits(self, requests: Sequence[Request], labels: Sequence[str | int]) -> np.ndarray:
         """Logits of `labels` after each prompt, float32[len(requests), len(labels)]."""
         if not requests:
             return np.empty((0, len(labels)), np.float32)
@@ -209,12 +207,10 @@ def _to_batch(requests: Sequence[Request], seed: int) -> pa.RecordBatch:
             pa.array([index[key] for key in keys], pa.int32()), pa.array(unique, _TOKENS)
         )
     seeds = [
-        xxhash.xxh3_64_intdigest(repr((request.prefix, request.suffix)), seed=seed % 2**64)
+        xxhash.xxh3_64_intdigest(repr((request.prefix, request.suffix)).encode(), seed=seed % 2**64)
         for request in requests
     ]
     return pa.RecordBatch.from_arrays(
         [prefixes, column([request.suffix for request in requests]), pa.array(seeds, pa.uint64())],
         names=["prefix", "suffix", "seed"],
     )
-
-

@@ -1,0 +1,1 @@
+"""The stages of the method: plain functions from Arrow tables to Arrow tables."""
