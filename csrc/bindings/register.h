@@ -1,0 +1,10 @@
+// One function per kernel; each adds that kernel to the module.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace ssra {
+
+void register_topk(pybind11::module_& module);
+
+}  // namespace ssra
