@@ -67,7 +67,7 @@ _ASPECTS = {
 }
 
 _INTENTS = (
-    "教程|教学=tutorial|guide, 解说|讲解=explained, 盘点=ranking, 测评|评测=review, "
+    "教程|教学=tutorial|guide, 解说|讲解=explainer|explained, 盘点=ranking, 测评|评测=review, "
     "合集=compilation, 预告=teaser, 反应=reaction, 吐槽=rant, 对比=comparison, "
     "花絮=behind the scenes, 问答=faq, 挑战=challenge"
 )
@@ -81,8 +81,8 @@ _STYLES = (
 _PLACES = (
     "北京=beijing, 成都=chengdu, 上海=shanghai, 广州=guangzhou, 西安=xian, 杭州=hangzhou, "
     "重庆=chongqing, 武汉=wuhan, 香港=hong kong, 台北=taipei, 东京=tokyo, 首尔=seoul, "
-    "伦敦=london, 巴黎=paris, 纽约=new york, 悉尼=sydney, 横店=hengdian, 海边=beach, "
-    "校园=campus, 夜市=night market"
+    "伦敦=london, 巴黎=paris, 纽约=new york, 悉尼=sydney, 横店=hengdian, 三亚=sanya, "
+    "厦门=xiamen, 曼谷=bangkok"
 )
 
 _TIMES = (

@@ -78,7 +78,7 @@ ASR = {
         "intent": ("here is a {}", "doing a {}", "a quick {}"),
         "style": ("kind of {}", "very {}"),
         "place": ("filmed in {}", "here in {}"),
-        "time": ("recorded {}", "back in {}"),
+        "time": ("recorded {}", "it was {}"),
         "other entity": ("not {}", "unlike {}", "{} comes next time"),
         "other aspect": ("skipping {}", "no {} today", "{} is for later"),
     },

@@ -84,7 +84,7 @@ def weighted(rng: Random, shares: Sequence[tuple[float, _T]]) -> _T:
     return shares[-1][1]
 
 
-def popularity(count: int, rng: np.random.Generator, exponent: float = 0.9) -> np.ndarray:
+def popularity(count: int, rng: np.random.Generator, exponent: float = 0.7) -> np.ndarray:
     """Zipf-Mandelbrot probabilities in random order, float64[count]."""
     weights = (np.arange(count) + 3.0) ** -exponent
     return rng.permutation(weights / weights.sum())
