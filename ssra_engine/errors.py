@@ -16,8 +16,9 @@ class ConfigError(SsraError):
 class DataError(SsraError):
     """Input data is wrong.
 
-    The message names the file, the column and the row (0-based, as in the file) where they are
-    known, and ends with what to do about it.
+    The message names the file, the column and the row where they are known, and ends with what to
+    do about it. A row is 0-based, as in the file; text files give the line instead, 1-based, as an
+    editor shows it.
     """
 
     def __init__(
@@ -27,12 +28,14 @@ class DataError(SsraError):
         file: str | None = None,
         column: str | None = None,
         row: int | None = None,
+        line: int | None = None,
         mend: str | None = None,
     ) -> None:
         self.problem = problem
         self.file = file
         self.column = column
         self.row = row
+        self.line = line
         self.mend = mend
         where = ", ".join(
             part
@@ -40,6 +43,7 @@ class DataError(SsraError):
                 file,
                 None if column is None else f"column '{column}'",
                 None if row is None else f"row {row}",
+                None if line is None else f"line {line}",
             )
             if part is not None
         )

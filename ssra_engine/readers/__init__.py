@@ -1,0 +1,25 @@
+"""Streaming readers of tabular files: Arrow file and stream, Parquet, JSONL, CSV, TSV.
+
+`find_sources` turns what a user typed (files, folders, globs, URIs) into an ordered list of files
+of known format, `column_types` says which columns a file has, and `read` streams them as `Rows`.
+What the columns mean is the business of `corpus` and `judgments`.
+"""
+
+from ssra_engine.readers.cells import MAX_CELL_BYTES, blank, text_cells
+from ssra_engine.readers.rows import BadRow, Rows
+from ssra_engine.readers.source import Source, find_sources
+from ssra_engine.readers.stream import check_columns, checked_cells, column_types, read
+
+__all__ = [
+    "MAX_CELL_BYTES",
+    "BadRow",
+    "Rows",
+    "Source",
+    "blank",
+    "check_columns",
+    "checked_cells",
+    "column_types",
+    "find_sources",
+    "read",
+    "text_cells",
+]
