@@ -6,6 +6,7 @@ What the columns mean is the business of `corpus` and `judgments`.
 """
 
 from ssra_engine.readers.cells import MAX_CELL_BYTES, blank, text_cells
+from ssra_engine.readers.jsonl import Kind
 from ssra_engine.readers.rows import BadRow, Rows
 from ssra_engine.readers.source import Source, find_sources
 from ssra_engine.readers.stream import check_columns, checked_cells, column_types, read
@@ -13,6 +14,7 @@ from ssra_engine.readers.stream import check_columns, checked_cells, column_type
 __all__ = [
     "MAX_CELL_BYTES",
     "BadRow",
+    "Kind",
     "Rows",
     "Source",
     "blank",
