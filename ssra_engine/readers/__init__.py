@@ -5,11 +5,17 @@ of known format, `column_types` says which columns a file has, and `read` stream
 What the columns mean is the business of `corpus` and `judgments`.
 """
 
-from ssra_engine.readers.cells import MAX_CELL_BYTES, blank, text_cells
+from ssra_engine.readers.cells import MAX_CELL_BYTES, blank, is_text, text_cells
 from ssra_engine.readers.jsonl import Kind
 from ssra_engine.readers.rows import BadRow, Rows
 from ssra_engine.readers.source import Source, find_sources
-from ssra_engine.readers.stream import check_columns, checked_cells, column_types, read
+from ssra_engine.readers.stream import (
+    check_columns,
+    checked_cells,
+    column_types,
+    read,
+    schema_metadata,
+)
 
 __all__ = [
     "MAX_CELL_BYTES",
@@ -22,6 +28,8 @@ __all__ = [
     "checked_cells",
     "column_types",
     "find_sources",
+    "is_text",
     "read",
+    "schema_metadata",
     "text_cells",
 ]

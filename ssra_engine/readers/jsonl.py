@@ -15,7 +15,7 @@ from ssra_engine.readers.lines import MAX_LINE_BYTES, blocks
 from ssra_engine.readers.rows import BadRow, Rows
 from ssra_engine.readers.source import Source
 
-__all__ = ["Kind", "jsonl_keys", "jsonl_rows", "parse_line"]
+__all__ = ["Kind", "any_jsonl_rows", "jsonl_keys", "jsonl_rows"]
 
 #: What a column should hold.
 Kind = Literal["text", "number"]
@@ -36,7 +36,7 @@ def jsonl_keys(source: Source) -> list[str] | None:
     """Names in the first line that is an object, repeated ones included; None without one."""
     block = next(blocks(source), None)
     for line in (block or b"").split(b"\n"):
-        members = parse_line(line) if line.strip() else None
+        members = _parse_line(line) if line.strip() else None
         if isinstance(members, list):
             return [name for name, _ in members]
     return None
@@ -44,20 +44,66 @@ def jsonl_keys(source: Source) -> list[str] | None:
 
 def jsonl_rows(source: Source, columns: Mapping[str, Kind]) -> Iterator[Rows]:
     """Rows of the columns asked for; a missing name is a null."""
+    for block, line in _numbered(source):
+        if block is None:
+            yield _too_long(line)
+            continue
+        yield _parse_block(block, columns, line) or __parse_lines(block, columns, line)
+
+
+def any_jsonl_rows(source: Source) -> Iterator[Rows]:
+    """Rows of all columns, of the types that the values of each block have; mixed ones as JSON."""
+    for block, first in _numbered(source):
+        if block is None:
+            yield _too_long(first)
+            continue
+        objects: list[dict[str, Any]] = []
+        places: list[int] = []
+        bad: list[BadRow] = []
+        for place, line in enumerate(block.split(b"\n"), first):
+            members = _parse_line(line) if line.strip() else None
+            if isinstance(members, str):
+                bad.append(BadRow(place, members, _MEND))
+            elif members is not None:
+                objects.append({name: _plain(value) for name, value in members})
+                places.append(place)
+        names = dict.fromkeys(name for row in objects for name in row)
+        columns = {name: _inferred([row.get(name) for row in objects]) for name in names}
+        yield Rows(columns, np.array(places, np.int64), bad)
+
+
+def _numbered(source: Source) -> Iterator[tuple[bytes | None, int]]:
+    """Blocks of lines, each with the number of its first line; None is one line too long."""
     line = 1
     for block in blocks(source):
-        if block is None:
-            problem = f"the line is longer than {MAX_LINE_BYTES >> 20} MiB"
-            yield Rows({}, np.empty(0, np.int64), [BadRow(line, problem, "Cut its text")])
-            line += 1
-            continue
-        lines = block.count(b"\n")
-        yield _parse_block(block, columns, line, lines) or _parse_lines(block, columns, line)
-        line += lines
+        yield block, line
+        line += 1 if block is None else block.count(b"\n")
 
 
-def _parse_block(block: bytes, columns: Mapping[str, Kind], line: int, lines: int) -> Rows | None:
+def _too_long(line: int) -> Rows:
+    problem = f"the line is longer than {MAX_LINE_BYTES >> 20} MiB"
+    return Rows({}, np.empty(0, np.int64), [BadRow(line, problem, "Cut its text")])
+
+
+def _plain(value: Any) -> Any:
+    """A value with dicts for objects and, in text, U+FFFD for what is not UTF-8."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, _Members):
+        return {_plain(name): _plain(member) for name, member in value}
+    return [_plain(item) for item in value] if isinstance(value, list) else value
+
+
+def _inferred(values: list[Any]) -> pa.Array:
+    try:
+        return pa.array(values)
+    except (pa.ArrowException, OverflowError):
+        return pa.array([json.dumps(value, ensure_ascii=False) for value in values], pa.string())
+
+
+def _parse_block(block: bytes, columns: Mapping[str, Kind], line: int) -> Rows | None:
     """All lines at once, or None where one of them needs a closer look."""
+    lines = block.count(b"\n")
     one_object_a_line = block.startswith(b"{") and block.count(b"\n{") == lines - 1
     if not one_object_a_line or (b"null" in block and _BARE_NULL.search(block)):
         return None
@@ -81,14 +127,14 @@ def _parse_block(block: bytes, columns: Mapping[str, Kind], line: int, lines: in
     )
 
 
-def _parse_lines(block: bytes, columns: Mapping[str, Kind], first: int) -> Rows:
+def __parse_lines(block: bytes, columns: Mapping[str, Kind], first: int) -> Rows:
     values: dict[str, list[Any]] = {name: [] for name in columns}
     places: list[int] = []
     bad: list[BadRow] = []
     for place, line in enumerate(block.split(b"\n"), first):
         if not line.strip():
             continue
-        row = _typed(parse_line(line), columns, place)
+        row = _typed(_parse_line(line), columns, place)
         if isinstance(row, BadRow):
             bad.append(row)
             continue
@@ -104,7 +150,7 @@ def _parse_lines(block: bytes, columns: Mapping[str, Kind], first: int) -> Rows:
     return Rows(arrays, np.array(places, np.int64), bad)
 
 
-def parse_line(line: bytes) -> list[tuple[str, Any]] | str:
+def _parse_line(line: bytes) -> list[tuple[str, Any]] | str:
     """The members of the object on a line, or what is wrong with the line.
 
     Bytes that are not UTF-8 come back as lone surrogates (PEP 383).

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -106,6 +106,16 @@ class Source:
             while chunk := file.read(1 << 20):
                 state.update(chunk)
         return state.digest()
+
+    @property
+    def format_name(self) -> str:
+        """The format in words."""
+        names = {"jsonl": "JSON lines", "parquet": "Parquet", "csv": "CSV", "tsv": "TSV"}
+        return names.get(self.format) or f"an {self.format.replace('arrow', 'Arrow')}"
+
+    def translated(self) -> AbstractContextManager[None]:
+        """Turn what pyarrow and the system raise about this file's content into `DataError`."""
+        return translated(self.name, self.format_name)
 
     def error(
         self, problem: str, mend: str, *, column: str | None = None, place: int | None = None

@@ -9,11 +9,11 @@ import pyarrow as pa
 from ssra_engine.readers.cells import is_text, text_cells
 from ssra_engine.readers.columnar import columnar_rows, columnar_schema
 from ssra_engine.readers.delimited import delimited_header, delimited_rows
-from ssra_engine.readers.jsonl import Kind, jsonl_keys, jsonl_rows
+from ssra_engine.readers.jsonl import Kind, any_jsonl_rows, jsonl_keys, jsonl_rows
 from ssra_engine.readers.rows import BadRow, Rows
-from ssra_engine.readers.source import Source, translated
+from ssra_engine.readers.source import Source
 
-__all__ = ["check_columns", "checked_cells", "column_types", "read"]
+__all__ = ["check_columns", "checked_cells", "column_types", "read", "schema_metadata"]
 
 
 def column_types(source: Source) -> dict[str, pa.DataType | None] | None:
@@ -25,7 +25,7 @@ def column_types(source: Source) -> dict[str, pa.DataType | None] | None:
     Raises:
         DataError: the file cannot be read, or two columns share a name.
     """
-    with translated(source.name, _what(source)):
+    with source.translated():
         names: list[str] | None
         if source.format == "jsonl":
             names = jsonl_keys(source)
@@ -44,6 +44,14 @@ def column_types(source: Source) -> dict[str, pa.DataType | None] | None:
                 "two columns have this name", "Rename or drop one of them", column=name
             )
     return dict(zip(names, kinds, strict=True))
+
+
+def schema_metadata(source: Source) -> dict[bytes, bytes]:
+    """Metadata of the schema in an Arrow or Parquet file; other formats have none."""
+    if source.by_line:
+        return {}
+    with source.translated():
+        return columnar_schema(source).metadata or {}
 
 
 def check_columns(
@@ -103,26 +111,29 @@ def _check_type(source: Source, name: str, kind: pa.DataType | None, *, number: 
         )
 
 
-def read(source: Source, columns: Mapping[str, Kind], limit: int | None = None) -> Iterator[Rows]:
-    """Stream the columns that the file has, in pieces of bounded memory.
+def read(
+    source: Source, columns: Mapping[str, Kind] | None, limit: int | None = None
+) -> Iterator[Rows]:
+    """Stream columns of a file, in pieces of bounded memory.
 
     Args:
         source: the file.
-        columns: names and what each should hold.
+        columns: names and what each should hold; those that the file lacks may be absent from the
+            rows. None: every column, of whatever type, which may differ from piece to piece.
         limit: stop after this many rows, bad ones counted.
 
     Raises:
         DataError: the file cannot be read (to its end).
     """
     if source.format == "jsonl":
-        pieces = jsonl_rows(source, columns)
+        pieces = any_jsonl_rows(source) if columns is None else jsonl_rows(source, columns)
     elif source.by_line:
         pieces = delimited_rows(source, columns)
     else:
         pieces = columnar_rows(source, columns)
     left = limit
     while left is None or left > 0:
-        with translated(source.name, _what(source)):
+        with source.translated():
             rows = next(pieces, None)
         if rows is None:
             return
@@ -150,13 +161,8 @@ def checked_cells(
         if array is None:
             cells[name] = pa.nulls(len(rows), pa.string())
             continue
-        with translated(source.name, _what(source)):
+        with source.translated():
             cells[name], faults = text_cells(array)
         for index, problem, mend in faults:
             bad.setdefault(index, BadRow(int(rows.places[index]), problem, mend, name))
     return cells, bad
-
-
-def _what(source: Source) -> str:
-    names = {"parquet": "Parquet", "jsonl": "JSON lines", "csv": "CSV", "tsv": "TSV"}
-    return names.get(source.format, f"an {source.format.replace('arrow', 'Arrow')}")
