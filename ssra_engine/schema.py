@@ -13,6 +13,7 @@ __all__ = [
     "PAIRS",
     "REASONS",
     "REJECTED",
+    "STAGED",
     "SYNTHETIC",
 ]
 
@@ -99,3 +100,7 @@ REJECTED = pa.schema(
         pa.field("message", pa.string()),
     ]
 )
+
+#: One shard of a run before its end: every sample, `reason` null where it is kept, with the key
+#: (`stages.deduplicate.sample_keys`) of each.
+STAGED = pa.schema([*REJECTED, pa.field("key", pa.uint64(), nullable=False)])

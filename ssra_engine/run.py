@@ -1,0 +1,426 @@
+"""The run: from documents to graded synthetic queries (arXiv 2509.16717, stage 2 and onwards).
+
+Rounds first: on a sample of the documents, synthesise with the current query model, filter, train
+the next query model on the survivors and the data of the first. Then the final synthesis over all
+documents. Every step is recorded in the output folder when it is done, and not done twice.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from ssra_engine import __version__
+from ssra_engine.config import Config
+from ssra_engine.corpus import Corpus, open_corpus
+from ssra_engine.ending import end_section
+from ssra_engine.engines.engine import Engine, EngineStats
+from ssra_engine.errors import ConfigError
+from ssra_engine.keys import mix
+from ssra_engine.refine import sample_documents, survivors
+from ssra_engine.roles import Roles
+from ssra_engine.runners.local import run_shards
+from ssra_engine.section import Section
+from ssra_engine.shard import Job, failed_documents, synthesize_shard
+from ssra_engine.store import Store, open_store
+from ssra_engine.tally import describe
+
+__all__ = ["Plan", "Progress", "RunResult", "plan", "run"]
+
+_log = logging.getLogger(__name__)
+
+#: Settings that change how fast rows are made, not which.
+_SPEED_ONLY = {"engine": ("batch_tokens", "threads")}
+
+
+class Progress(Protocol):
+    """What `run` tells of its progress, in documents."""
+
+    def begin(self, name: str, documents: int, done: int) -> None:
+        """A section begins, or goes on after `done` documents."""
+
+    def update(self, done: float) -> None:
+        """So many of the section's documents are done."""
+
+
+class _NoProgress:
+    def begin(self, name: str, documents: int, done: int) -> None:
+        pass
+
+    def update(self, done: float) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended.
+
+    Attributes:
+        output: the output folder.
+        summary: what summary.json holds.
+        already_finished: nothing was left to do.
+    """
+
+    output: Path
+    summary: dict[str, Any]
+    already_finished: bool
+
+    @property
+    def failed_documents(self) -> int:
+        """Documents that yielded no samples because they, or an engine over them, failed."""
+        return int(self.summary["failed_documents"])
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do.
+
+    Attributes:
+        documents: usable documents.
+        rejected_documents: documents that cannot be used.
+        shards: of the final synthesis.
+        round_documents: documents of each round of refinement.
+        requests: queries asked for in the first wave of everything, each of them scored at most
+            once.
+        seconds: an estimate without the training between rounds; None where the speed of the
+            engines is not known.
+    """
+
+    documents: int
+    rejected_documents: int
+    shards: int
+    round_documents: int
+    requests: int
+    seconds: float | None
+
+
+def plan(config: Config, inputs: Sequence[str | Path], roles: Roles) -> Plan:
+    """Validate settings and documents without loading a model, and say what `run` would do.
+
+    Raises:
+        ConfigError, DataError: as `run` would.
+    """
+    _check_settings(config, roles)
+    corpus = _open_corpus(config, inputs)
+    found = corpus.check()
+    round_documents = min(found.documents, config.refine.documents) if config.refine.rounds else 0
+    cells = config.refine.rounds * round_documents * config.refine.samples
+    cells += found.documents * config.synthesize.per_grade
+    requests = cells * len(config.targets)
+    seconds = None
+    if roles.requests_per_second is not None:
+        seconds = sum(requests / speed for speed in roles.requests_per_second)
+    return Plan(
+        found.documents,
+        found.rejected,
+        _shard_count(found.documents, config),
+        round_documents,
+        requests,
+        seconds,
+    )
+
+
+def run(
+    config: Config,
+    inputs: Sequence[str | Path],
+    roles: Roles,
+    output: str | Path,
+    progress: Progress | None = None,
+) -> RunResult:
+    """Make graded synthetic queries for documents; go on where an earlier call was stopped.
+
+    Args:
+        config: the whole tree.
+        inputs: see `corpus.open_corpus`.
+        roles: the models.
+        output: the output folder; see `store`.
+        progress: told what happens.
+
+    Raises:
+        ConfigError: the models grade on another scale, or settings contradict each other.
+        DataError: a document cannot be used.
+        EngineError: a model cannot be loaded, or fails at everything.
+        StoreError: the output folder cannot be used.
+    """
+    _check_settings(config, roles)
+    corpus = _open_corpus(config, inputs)
+    output = Path(output)
+    with open_store(output, _fingerprint(config, corpus, roles), config.to_yaml()) as store:
+        if store.finished:
+            return RunResult(output, store.summary(), already_finished=True)
+        with _logging_to(store):
+            started = time.perf_counter()
+            steps = _Steps(config, corpus, roles, store, progress or _NoProgress())
+            try:
+                summary = steps.run()
+            finally:
+                steps.close()
+            summary["timing"] = steps.timing(time.perf_counter() - started)
+            store.finish(summary)
+    return RunResult(output, summary, already_finished=False)
+
+
+@dataclass(frozen=True)
+class _Shard:
+    index: int
+    documents: pa.RecordBatch
+    bad: pa.Table | None = None
+
+
+class _Steps:
+    """The steps of one run, in order; each looks in the store for what is already done."""
+
+    def __init__(
+        self, config: Config, corpus: Corpus, roles: Roles, store: Store, progress: Progress
+    ) -> None:
+        self._config = config
+        self._corpus = corpus
+        self._roles = roles
+        self._store = store
+        self._progress = progress
+        self._models = _Models(roles, store.folder)
+        self._documents_done = 0
+
+    def run(self) -> dict[str, Any]:
+        """Everything up to the summary, which is returned without its timing."""
+        config = self._config
+        documents = self._check_corpus()
+        for number in range(1, config.refine.rounds + 1):
+            if self._store.find("model", round=number) is None:
+                self._refine(number, documents)
+        section = self._section("final", documents, "synthetic", "rejected")
+        if section.ended is None:
+            shards = (
+                _Shard(index, batch, bad)
+                for index, (batch, bad) in enumerate(
+                    self._corpus.batches_with_errors(config.output.shard_documents)
+                )
+            )
+            settings = config.synthesize
+            self._synthesize(
+                section,
+                shards,
+                documents,
+                version=config.refine.rounds,
+                per_grade=settings.per_grade,
+                attempts=settings.attempts,
+            )
+        end_section(section, config.filter.duplicates, config.targets)
+        return self._summarize(documents)
+
+    def timing(self, seconds: float) -> dict[str, Any]:
+        """What the clock says of this call; nothing else in the summary depends on it."""
+        return {
+            "seconds": round(seconds, 3),
+            "documents": self._documents_done,
+            "documents_per_second": round(self._documents_done / seconds, 1),
+            "engines": {role: asdict(stats) for role, stats in self._models.stats.items()},
+        }
+
+    def close(self) -> None:
+        """Release the models."""
+        self._models.close()
+
+    def _check_corpus(self) -> int:
+        record = self._store.find("corpus")
+        if record is None:
+            with self._store.scratch() as scratch:
+                found = self._corpus.check(scratch)
+            self._store.record("corpus", documents=found.documents, rejected=found.rejected)
+            record = self._store.records[-1]
+        return int(record["documents"])
+
+    def _section(self, name: str, documents: int, kept: str, rejected: str) -> Section:
+        return Section(
+            self._store,
+            name,
+            kept=kept,
+            rejected=rejected,
+            file_format=self._config.output.format,
+            shard_count=_shard_count(documents, self._config),
+        )
+
+    def _refine(self, number: int, documents: int) -> None:
+        """One round: synthesise with the query model of the round before, and train the next."""
+        config, seed = self._config, _seed(self._config, number)
+        count = min(documents, config.refine.documents)
+        sample = sample_documents(self._corpus.batches(), count, seed)
+        folder = f"rounds/{number}"
+        section = self._section(f"round-{number}", count, f"{folder}/kept", f"{folder}/rejected")
+        if section.ended is None:
+            batches = sample.to_batches(max_chunksize=config.output.shard_documents)
+            shards = (_Shard(index, batch) for index, batch in enumerate(batches))
+            self._synthesize(
+                section,
+                shards,
+                count,
+                version=number - 1,
+                per_grade=config.refine.samples,
+                attempts=1,
+            )
+        end_section(section, config.filter.duplicates, config.targets)
+        if not self._models.folder(number).exists():
+            self._models.close()
+            self._progress.begin(f"training the query model, round {number}", 0, 0)
+            fresh = survivors(section.read_kept(), sample, self._roles.template, number)
+            d2q = pa.concat_tables([self._roles.d2q(), fresh])
+            self._store.put_model(
+                f"{folder}/query", lambda empty: self._roles.retrain(d2q, empty, seed)
+            )
+        self._store.record("model", round=number)
+
+    def _synthesize(
+        self,
+        section: Section,
+        shards: Iterator[_Shard],
+        documents: int,
+        *,
+        version: int,
+        per_grade: int,
+        attempts: int,
+    ) -> None:
+        """Commit the shards of a section that are not committed yet."""
+        done = sum(record["documents"] for record in section.shards.values())
+        self._progress.begin(section.name, documents, done)
+        job = Job(
+            self._config,
+            self._roles,
+            self._models.query(version),
+            self._models.score(),
+            version,
+            per_grade,
+            attempts,
+        )
+
+        def work(shard: _Shard) -> tuple[pa.Table, float]:
+            started = time.perf_counter()
+            table = synthesize_shard(
+                shard.documents, job, lambda share: self._progress.update(done + share)
+            )
+            if shard.bad is not None:
+                bad = failed_documents(shard.bad.column("doc_id"), shard.bad.column("message"))
+                table = pa.concat_tables([table, bad])
+            return table, time.perf_counter() - started
+
+        left = (shard for shard in shards if shard.index not in section.shards)
+        for shard, (table, seconds) in run_shards(left, work):
+            size = len(shard.documents)
+            section.commit(shard.index, table, documents=size, seconds=round(seconds, 3))
+            done += size
+            self._documents_done += size
+            self._progress.update(done)
+
+    def _summarize(self, documents: int) -> dict[str, Any]:
+        config = self._config
+        found, final = self._store.find("corpus"), self._store.find("section", section="final")
+        assert found is not None
+        assert final is not None
+        rounds = []
+        for number in range(1, config.refine.rounds + 1):
+            ended = self._store.find("section", section=f"round-{number}")
+            assert ended is not None
+            counts = describe(np.array(ended["counts"]), config.targets)
+            rounds.append({"round": number, "failed_documents": ended["failed"], **counts})
+        return {
+            "documents": documents,
+            "failed_documents": final["failed"],
+            "rejected_documents": found["rejected"],
+            "wanted_per_grade": documents * config.synthesize.per_grade,
+            **describe(np.array(final["counts"]), config.targets),
+            "rounds": rounds,
+        }
+
+
+class _Models:
+    """Engines, opened when first needed; one query model at a time."""
+
+    def __init__(self, roles: Roles, output: Path) -> None:
+        self._roles = roles
+        self._output = output
+        self._open: dict[str, Engine] = {}
+        self.stats: dict[str, EngineStats] = {}
+
+    def folder(self, version: int) -> Path:
+        """Where a retrained query model is."""
+        return self._output / "rounds" / str(version) / "query"
+
+    def score(self) -> Engine:
+        """The score model."""
+        return self._engine("score", self._roles.open_score)
+
+    def query(self, version: int) -> Engine:
+        """A query model by its version; 0 is that of the engines folder."""
+        folder = self.folder(version) if version else None
+        return self._engine(f"query v{version + 1}", lambda: self._roles.open_query(folder))
+
+    def close(self) -> None:
+        """Release all engines; their statistics stay."""
+        for engine in self._open.values():
+            engine.close()
+        self._open = {}
+
+    def _engine(self, role: str, load: Callable[[], Engine]) -> Engine:
+        if role not in self._open:
+            _log.info("loading the %s model", role)
+            self._open[role] = load()
+            self.stats[role] = self._open[role].stats
+        return self._open[role]
+
+
+def _check_settings(config: Config, roles: Roles) -> None:
+    if len(roles.labels) != len(config.grades):
+        raise ConfigError(
+            f"the engines grade on a scale of {len(roles.labels)} grades, the configuration has "
+            f"{len(config.grades)}. Set grades to those of the engines, or build them again."
+        )
+    samples = max(config.synthesize.per_grade * config.synthesize.attempts, config.refine.samples)
+    most = np.iinfo(np.int16).max
+    if samples > most:
+        raise ConfigError(
+            f"synthesize.per_grade x synthesize.attempts and refine.samples are at most {most}, "
+            f"got {samples}."
+        )
+
+
+def _open_corpus(config: Config, inputs: Sequence[str | Path]) -> Corpus:
+    return open_corpus(inputs, limit=config.input.limit, on_error=config.input.on_error)
+
+
+def _shard_count(documents: int, config: Config) -> int:
+    return -(-documents // config.output.shard_documents)
+
+
+def _seed(config: Config, number: int) -> int:
+    return int(mix(np.array([config.seed], np.uint64), number)[0])
+
+
+def _fingerprint(config: Config, corpus: Corpus, roles: Roles) -> dict[str, Any]:
+    tree = config.model_dump(mode="json")
+    for section, names in _SPEED_ONLY.items():
+        for name in names:
+            del tree[section][name]
+    return {
+        "code": __version__,
+        "inputs": corpus.fingerprint(),
+        "engines": roles.fingerprint,
+        "config": tree,
+    }
+
+
+@contextmanager
+def _logging_to(store: Store) -> Iterator[None]:
+    logger, handler = logging.getLogger("ssra_engine"), store.log_handler()
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()

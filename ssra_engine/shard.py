@@ -1,0 +1,330 @@
+"""One shard of documents through synthesis and the filters.
+
+What a shard yields is a function of the job, the models, the seed and its documents only, and each
+document's samples do not depend on the other documents: a shard cut in two gives the same rows.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ssra_engine.config import Config
+from ssra_engine.engines.engine import Engine, Sampling
+from ssra_engine.errors import EngineError
+from ssra_engine.keys import hash_strings, mix, normalise
+from ssra_engine.prompts import STOP, collapse_whitespace
+from ssra_engine.roles import Roles
+from ssra_engine.schema import REASONS, STAGED
+from ssra_engine.stages.balance import count_accepted, shortfall
+from ssra_engine.stages.deduplicate import repeats, sample_keys
+from ssra_engine.stages.filter import (
+    KEPT,
+    DocumentForms,
+    check_scores,
+    check_text,
+    contradictions,
+    document_forms,
+    expected_grade,
+    reason_code,
+    score,
+)
+from ssra_engine.stages.synthesize import Asked, ask, generate, request_batches, sample_seeds
+
+__all__ = ["Job", "failed_documents", "synthesize_shard"]
+
+_log = logging.getLogger(__name__)
+
+# When this many documents, the first of their shard, fail one by one, the engine is at fault.
+_HOPELESS_DOCUMENTS = 16
+
+_Tick = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is done with every shard of one part of the run.
+
+    Attributes:
+        config: of the run.
+        roles: prompts, labels and calibration.
+        query: the query model of this round.
+        score: the score model.
+        round_number: version of the query model, 0 for the one that `build` made.
+        per_grade: accepted samples wanted per document and target grade.
+        attempts: waves of sampling.
+    """
+
+    config: Config
+    roles: Roles
+    query: Engine
+    score: Engine
+    round_number: int
+    per_grade: int
+    attempts: int
+
+
+def synthesize_shard(documents: pa.RecordBatch, job: Job, tick: _Tick | None = None) -> pa.Table:
+    """All samples of a shard, kept and rejected, ordered by (document, target, sample).
+
+    When an engine fails, the shard is halved until the failing documents are found; each becomes
+    one row with reason `error` and the engine's message.
+
+    Args:
+        documents: rows of `schema.CORPUS`.
+        job: what to do.
+        tick: told now and then how many documents' worth of work is done.
+
+    Returns:
+        rows of `schema.STAGED`.
+
+    Raises:
+        EngineError: the first `_HOPELESS_DOCUMENTS` documents all fail, each on its own.
+    """
+    pending = [(0, len(documents))]
+    tables: list[pa.Table] = []
+    failed = 0
+    while pending:
+        start, stop = pending.pop()
+        part = documents.slice(start, stop - start)
+        try:
+            tables.append(_synthesize(part, job, _after(start, tick)))
+        except _EngineCallError as failure:
+            if len(part) > 1:
+                middle = (start + stop) // 2
+                pending += [(middle, stop), (start, middle)]
+                continue
+            failed += 1
+            _log.warning("document %s failed: %s", part.column("doc_id")[0], failure)
+            tables.append(failed_documents(part.column("doc_id"), pa.array([str(failure)])))
+            if failed == stop == _HOPELESS_DOCUMENTS:
+                raise EngineError(
+                    f"the engine fails at every document: {failure}. "
+                    "Mend it and run the same command again; finished shards are kept."
+                ) from failure
+    return pa.concat_tables(tables)
+
+
+def failed_documents(doc_ids: pa.Array, messages: pa.Array) -> pa.Table:
+    """Rows of `schema.STAGED` for documents that yield no samples, reason `error`."""
+    rows = len(doc_ids)
+    return _staged(
+        rows,
+        doc_id=doc_ids,
+        reason=_reasons(np.full(rows, reason_code("error"), np.int8)),
+        message=messages,
+        key=pa.array(np.zeros(rows, np.uint64)),
+    )
+
+
+@dataclass(frozen=True)
+class _Documents:
+    """A shard and what is derived from each document once for all its samples."""
+
+    rows: pa.RecordBatch
+    prefixes: pa.StringArray
+    keys: np.ndarray
+    forms: DocumentForms
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """N samples over G grades, in columns; the filters fill in `code` and `probs`.
+
+    `document` indexes the shard, `target` is a grade, `key` hashes the normalised query, `code` is
+    of `stages.filter`, and `probs`, float32[N, G], is not a number until scored.
+    """
+
+    document: np.ndarray
+    target: np.ndarray
+    sample: np.ndarray
+    seed: np.ndarray
+    query: pa.StringArray
+    key: np.ndarray
+    code: np.ndarray
+    probs: np.ndarray
+
+    def __add__(self, later: _Samples) -> _Samples:
+        pairs = [(getattr(self, field.name), getattr(later, field.name)) for field in fields(self)]
+        return _Samples(
+            *(
+                np.concatenate(pair) if isinstance(pair[0], np.ndarray) else pa.concat_arrays(pair)
+                for pair in pairs
+            )
+        )
+
+
+class _EngineCallError(Exception):
+    """An engine raised while it worked on a shard."""
+
+
+@contextmanager
+def _engine_call() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise _EngineCallError(f"{type(error).__name__}: {error}") from error
+
+
+def _after(start: int, tick: _Tick | None) -> _Tick:
+    return lambda done: tick(start + done) if tick else None
+
+
+def _counter(tick: _Tick, per_request: float) -> Callable[[int], None]:
+    done = 0
+
+    def count(requests: int) -> None:
+        nonlocal done
+        done += requests
+        tick(done * per_request)
+
+    return count
+
+
+def _synthesize(rows: pa.RecordBatch, job: Job, tick: _Tick) -> pa.Table:
+    config = job.config
+    documents = _Documents(
+        rows,
+        job.roles.template.documents(rows),
+        hash_strings(rows.column("doc_id"), config.seed),
+        document_forms(rows, config.filter.max_query_chars),
+    )
+    short = np.full((len(rows), len(config.targets)), job.per_grade)
+    asked_before = np.zeros_like(short)
+    samples: _Samples | None = None
+    for wave in range(job.attempts):
+        asked = ask(short, asked_before, config.targets)
+        asked_before += short
+        # Progress follows the first wave, half of it for each engine; later ones are short.
+        count = _counter(
+            tick if wave == 0 else _after(0, None), len(rows) / len(asked.document) / 2
+        )
+        fresh = _generate(asked, documents, job, count)
+        samples = fresh if samples is None else samples + fresh
+        _judge(samples, documents, job, count)
+        kept = samples.code == KEPT
+        accepted = count_accepted(
+            samples.document[kept], samples.target[kept], len(rows), config.targets
+        )
+        short = shortfall(accepted, job.per_grade)
+        if not short.any():
+            break
+    assert samples is not None
+    return _to_table(rows, samples, job.round_number)
+
+
+def _generate(
+    asked: Asked, documents: _Documents, job: Job, tick: Callable[[int], None]
+) -> _Samples:
+    config = job.config
+    settings = config.synthesize
+    sampling = Sampling(
+        max_new_tokens=settings.max_new_tokens,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        stop=(STOP,),
+    )
+    seeds = sample_seeds(documents.keys, asked, job.round_number)
+    questions = job.roles.template.query_suffixes(config.targets, len(config.grades))
+    column = np.searchsorted(config.targets, asked.target)
+    suffixes = pa.array(questions, pa.string()).take(pa.array(column))
+    batches = request_batches(documents.prefixes, asked.document, suffixes, seeds)
+    with _engine_call():
+        texts, ended = generate(job.query, batches, sampling, tick)
+    queries = collapse_whitespace(texts)
+    normalised = normalise(queries)
+    keys = hash_strings(normalised)
+    codes = check_text(
+        queries,
+        normalised=normalised,
+        keys=keys,
+        ended=ended,
+        document=asked.document,
+        forms=documents.forms,
+        max_query_chars=config.filter.max_query_chars,
+    )
+    probs = np.full((len(queries), len(config.grades)), np.nan, np.float32)
+    return _Samples(asked.document, asked.target, asked.sample, seeds, queries, keys, codes, probs)
+
+
+def _judge(samples: _Samples, documents: _Documents, job: Job, tick: Callable[[int], None]) -> None:
+    """Fill in `probs` and `code` of the samples that are neither scored nor rejected yet."""
+    codes = samples.code
+    texts = (codes == KEPT) | (codes >= reason_code("score_mismatch"))
+    cells = mix(samples.key, samples.document, samples.target)
+    unscored = (codes == KEPT) & np.isnan(samples.probs[:, 0])
+    codes[unscored & repeats(cells, texts)] = reason_code("duplicate")
+    _score(samples, np.flatnonzero(unscored & (codes == KEPT)), documents, job, tick)
+    codes[repeats(mix(samples.key, samples.document), codes == KEPT)] = reason_code("duplicate")
+    if job.config.filter.comparator == "score":
+        rows = np.flatnonzero(codes == KEPT)
+        strength = expected_grade(samples.probs[rows])
+        drop = contradictions(samples.document[rows], samples.target[rows], strength)
+        codes[rows[drop]] = reason_code("pairwise_inconsistent")
+
+
+def _score(
+    samples: _Samples,
+    rows: np.ndarray,
+    documents: _Documents,
+    job: Job,
+    tick: Callable[[int], None],
+) -> None:
+    rows = rows[np.argsort(samples.document[rows], kind="stable")]
+    queries = samples.query.take(pa.array(rows))
+    suffixes = job.roles.template.score_suffixes(queries, len(job.config.grades))
+    batches = request_batches(
+        documents.prefixes, samples.document[rows], suffixes, samples.seed[rows]
+    )
+    with _engine_call():
+        probs = score(job.score, batches, job.roles.labels, job.roles.temperature, tick)
+    samples.probs[rows] = probs
+    samples.code[rows] = check_scores(probs, samples.target[rows], job.config.filter.min_confidence)
+
+
+def _to_table(rows: pa.RecordBatch, samples: _Samples, round_number: int) -> pa.Table:
+    order = np.lexsort((samples.sample, samples.target, samples.document))
+    probs, code = samples.probs[order], samples.code[order]
+    target = samples.target[order]
+    scored = ~np.isnan(probs[:, 0])
+    confidence = probs[np.arange(len(order)), target]
+    wrong = code == reason_code("error")
+    return _staged(
+        len(order),
+        query=samples.query.take(pa.array(order)),
+        doc_id=rows.column("doc_id").take(pa.array(samples.document[order])),
+        target=pa.array(target),
+        grade=pa.array(probs.argmax(axis=1).astype(np.int8), mask=~scored),
+        probs=_lists(probs, scored),
+        confidence=pa.array(confidence, mask=~scored),
+        round=pa.array(np.full(len(order), round_number, np.int16)),
+        sample=pa.array(samples.sample[order]),
+        seed=pa.array(samples.seed[order]),
+        reason=_reasons(code),
+        message=pc.if_else(pa.array(wrong), "the score is not a number", None),
+        key=pa.array(sample_keys(samples.key[order], target)),
+    )
+
+
+def _staged(rows: int, **known: pa.Array) -> pa.Table:
+    columns = [
+        known[field.name] if field.name in known else pa.nulls(rows, field.type) for field in STAGED
+    ]
+    return pa.Table.from_arrays(columns, schema=STAGED)
+
+
+def _reasons(codes: np.ndarray) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(pa.array(codes, mask=codes == KEPT), pa.array(REASONS))
+
+
+def _lists(values: np.ndarray, present: np.ndarray) -> pa.ListArray:
+    """list<float32>[N] of the rows of `values`, null where not present."""
+    ends = np.concatenate([[0], np.cumsum(present * values.shape[1])]).astype(np.int32)
+    flat = pa.array(values[present].ravel())
+    return pa.ListArray.from_arrays(pa.array(ends), flat, mask=pa.array(~present))

@@ -1,0 +1,228 @@
+"""The filters a sample must pass: its text, its score, its order (arXiv 2509.16717, stage 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ssra_engine.engines.engine import Engine
+from ssra_engine.keys import hash_strings, normalise
+from ssra_engine.schema import DOCUMENT_TEXT_COLUMNS, REASONS
+
+__all__ = [
+    "KEPT",
+    "DocumentForms",
+    "check_scores",
+    "check_text",
+    "contradictions",
+    "document_forms",
+    "expected_grade",
+    "reason_code",
+    "score",
+]
+
+#: Reason code of a sample that passed; every other code is an index into `schema.REASONS`.
+KEPT = -1
+
+# A query is a copy of the title when one holds the other and is at most this much of it longer.
+_COPIED_SHARE = 0.8
+
+# A document text longer than this many times the longest query allowed is not compared with
+# queries: NFKC and lower case shorten a text, but not by so much.
+_COMPARED_LENGTH = 4
+
+# Pairs compared at once by the pairwise filter, so that its memory does not grow with the shard.
+_PAIRS_AT_ONCE = 1 << 22
+
+
+def reason_code(reason: str) -> int:
+    """Code of a reason of `schema.REASONS`."""
+    return REASONS.index(reason)
+
+
+@dataclass(frozen=True)
+class DocumentForms:
+    """What a copied query would equal.
+
+    Attributes:
+        title: normalised title of each document, string[D].
+        keys: hash of each normalised text column that is short enough, uint64[D, 4].
+    """
+
+    title: pa.StringArray
+    keys: np.ndarray
+
+
+def document_forms(documents: pa.RecordBatch, max_query_chars: int) -> DocumentForms:
+    """Normalised forms of the texts of `documents` (`schema.CORPUS`), once for all its samples."""
+    forms = []
+    for name in DOCUMENT_TEXT_COLUMNS:
+        texts = documents.column(name)
+        short = pc.less_equal(pc.utf8_length(texts), _COMPARED_LENGTH * max_query_chars)
+        forms.append(normalise(pc.if_else(short, texts, "")))
+    return DocumentForms(forms[0], np.stack([hash_strings(form) for form in forms], axis=1))
+
+
+def check_text(
+    queries: pa.StringArray,
+    *,
+    normalised: pa.StringArray,
+    keys: np.ndarray,
+    ended: np.ndarray,
+    document: np.ndarray,
+    forms: DocumentForms,
+    max_query_chars: int,
+) -> np.ndarray:
+    """Reject what is no query: empty, too long, or copied from the document.
+
+    A query is too long above `max_query_chars`, and also when generation ran into its limit: its
+    end is missing. It is copied when its normalised form equals that of the title, text, ocr or
+    asr, or when it and the title differ only by what surrounds the shorter one, which is at least
+    80 % of the longer one's characters.
+
+    Args:
+        queries: white space collapsed, string[N].
+        normalised: see `keys.normalise`, string[N].
+        keys: hashes of `normalised`, uint64[N].
+        ended: whether generation ended by itself, bool[N].
+        document: index of each sample's document, int32[N].
+        forms: of the documents.
+        max_query_chars: in Unicode code points.
+
+    Returns:
+        reason codes, int8[N].
+    """
+    codes = np.full(len(queries), KEPT, np.int8)
+    copied = (forms.keys[document] == keys[:, None]).any(axis=1)
+    copied |= _holds_most_of_title(normalised, document, forms.title)
+    codes[copied] = reason_code("copied")
+    lengths = pc.utf8_length(queries).to_numpy()
+    codes[(lengths > max_query_chars) | ~ended] = reason_code("too_long")
+    codes[lengths == 0] = reason_code("empty")
+    return codes
+
+
+def _holds_most_of_title(
+    normalised: pa.StringArray, document: np.ndarray, titles: pa.StringArray
+) -> np.ndarray:
+    query_length = pc.utf8_length(normalised).to_numpy()
+    title_length = pc.utf8_length(titles).to_numpy()[document]
+    shorter = np.minimum(query_length, title_length)
+    likely: np.ndarray = (shorter > 0) & (shorter >= _COPIED_SHARE * np.maximum(query_length, title_length))
+    rows = np.flatnonzero(likely)
+    pairs = zip(
+        normalised.take(pa.array(rows)).to_pylist(),
+        titles.take(pa.array(document[rows])).to_pylist(),
+        strict=True,
+    )
+    holds = np.fromiter((q in t or t in q for q, t in pairs), bool, len(rows))
+    likely[rows] = holds
+    return likely
+
+
+def score(
+    engine: Engine,
+    batches: Iterator[pa.RecordBatch],
+    labels: Sequence[str | int],
+    temperature: float,
+    done: Callable[[int], None],
+) -> np.ndarray:
+    """Distribution over grades of each (document, query): softmax of label logits / temperature.
+
+    Args:
+        engine: the score model.
+        batches: `REQUESTS` with score suffixes.
+        labels: the label of each grade, lowest first.
+        temperature: of calibration (Guo et al., ICML 2017).
+        done: told the number of requests scored, batch by batch.
+
+    Returns:
+        float32[N, len(labels)]; not a number where the model's logits are not.
+    """
+    parts = []
+    for scores in engine.score_batches(batches, labels):
+        flat = scores.column("logits").flatten().to_numpy(zero_copy_only=False)
+        logits = flat.reshape(-1, len(labels)).astype(np.float64) / temperature
+        done(len(logits))
+        with np.errstate(invalid="ignore"):
+            weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+        parts.append((weights / weights.sum(axis=1, keepdims=True)).astype(np.float32))
+    return np.concatenate(parts) if parts else np.empty((0, len(labels)), np.float32)
+
+
+def check_scores(probs: np.ndarray, grades: np.ndarray, min_confidence: float) -> np.ndarray:
+    """Keep a sample only where the score model predicts the target grade, and surely enough.
+
+    Args:
+        probs: float32[N, G].
+        grades: target grade of each sample, integer[N].
+        min_confidence: least probability of the target grade.
+
+    Returns:
+        reason codes, int8[N]; `error` where the distribution is not a number.
+    """
+    codes = np.full(len(probs), KEPT, np.int8)
+    confidence = probs[np.arange(len(probs)), grades]
+    codes[confidence < min_confidence] = reason_code("low_confidence")
+    codes[probs.argmax(axis=1) != grades] = reason_code("score_mismatch")
+    codes[~np.isfinite(probs).all(axis=1)] = reason_code("error")
+    return codes
+
+
+def expected_grade(probs: np.ndarray) -> np.ndarray:
+    """Mean of each distribution over grades, the score model as a comparator, float64[N]."""
+    return probs.astype(np.float64) @ np.arange(probs.shape[1])
+
+
+def contradictions(document: np.ndarray, target: np.ndarray, strength: np.ndarray) -> np.ndarray:
+    """Samples to drop so that, within a document, the comparator orders them as the targets do.
+
+    Two samples of one document contradict their targets when the one with the higher target is not
+    strictly the stronger. Of each document, the samples in the most contradictions are dropped
+    together, again and again until none is left: a lone outlier goes alone, and of two samples that
+    only contradict each other both go, since nothing tells which is wrong.
+
+    Args:
+        document: index of each sample's document, int32[N].
+        target: integer[N].
+        strength: the comparator's order within a document, larger is more relevant, float[N].
+
+    Returns:
+        bool[N]; independent of the order of the samples.
+    """
+    drop = np.zeros(len(document), bool)
+    order = np.argsort(document, kind="stable")
+    _, first, counts = np.unique(document[order], return_index=True, return_counts=True)
+    several = counts > 1
+    first, counts = first[several], counts[several]
+    if not len(counts):
+        return drop
+    width = int(counts.max())
+    step = max(1, _PAIRS_AT_ONCE // width**2)
+    for start in range(0, len(counts), step):
+        place = first[start : start + step, None] + np.arange(width)
+        real = np.arange(width) < counts[start : start + step, None]
+        rows = order[np.where(real, place, 0)]
+        outliers = _outliers(target[rows], strength[rows], real)
+        drop[rows[outliers]] = True
+    return drop
+
+
+def _outliers(target_DS: np.ndarray, strength_DS: np.ndarray, real_DS: np.ndarray) -> np.ndarray:
+    lower = target_DS[:, :, None] < target_DS[:, None, :]
+    weaker = strength_DS[:, :, None] < strength_DS[:, None, :]
+    against_DSS = lower & ~weaker & real_DS[:, :, None] & real_DS[:, None, :]
+    against_DSS |= against_DSS.transpose(0, 2, 1)
+    dropped_DS = np.zeros(real_DS.shape, bool)
+    while True:
+        counts_DS = against_DSS.sum(axis=2)
+        worst_D1 = counts_DS.max(axis=1, keepdims=True)
+        now_DS = (counts_DS == worst_D1) & (worst_D1 > 0)
+        if not now_DS.any():
+            return dropped_DS
+        dropped_DS |= now_DS
+        against_DSS &= ~(now_DS[:, :, None] | now_DS[:, None, :])
