@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from ssra_engine.simulation.lexicon import FACETS, IMPORTANT, LANGUAGES, NON_CRITICAL, VALUES
 from ssra_engine.simulation.queries import Asked, ask, ask_amiss, write_query
-from ssra_engine.simulation.videos import Videos, weighted
+from ssra_engine.simulation.videos import Videos, document_name, weighted
 
 __all__ = ["click_log", "judge"]
 
@@ -28,7 +28,7 @@ _DEPTH = {"train": 1, "dev": 5, "test": 5}
 _DEEPEST = 30
 #: How a useless document came to be judged, and how often.
 _USELESS = ((0.30, "sibling"), (0.30, "topic"), (0.20, "mention"), (0.20, "any"))
-#: How many documents that are in another language than the query come before its searcher.
+#: Share of the documents in another language that a searcher sees.
 _FOREIGN = 0.03
 
 #: Grades of the click log: partial matches are clicked, useless ones less.
@@ -127,7 +127,7 @@ def judge(videos: Videos, judgments: int, rng: Random) -> pa.Table:
     """
     indexes = _indexes(videos, rng)
     seen: set[Asked] = set()
-    columns: dict[str, list[object]] = {"query": [], "doc_id": [], "grade": [], "split": []}
+    judged: list[tuple[str, int, int, str]] = []
     for name, share in _SPLITS.items():
         total = round(share * judgments)
         wanted = {grade: round(rare * total) for grade, rare in _RARE.items()}
@@ -135,18 +135,15 @@ def judge(videos: Videos, judgments: int, rng: Random) -> pa.Table:
         wanted[0] = total - sum(wanted.values())
         split = _Split(name, wanted)
         _gather(split, videos, indexes, seen, rng)
-        judged = [(q, d, grade) for grade, rows in split.rows.items() for q, d in rows]
-        keys = [rng.random() for _ in judged]
-        for at in sorted(range(len(judged)), key=keys.__getitem__):
-            query, row, grade = judged[at]
-            for column, cell in zip(
-                columns.values(), (query, f"v{row:07d}", grade, name), strict=True
-            ):
-                column.append(cell)
+        found = [(q, row, grade, name) for grade, rows in split.rows.items() for q, row in rows]
+        keys = [rng.random() for _ in found]
+        judged.extend(found[at] for at in sorted(range(len(found)), key=keys.__getitem__))
     return pa.table(
         {
-            name: pa.array(cells, pa.int8() if name == "grade" else pa.string())
-            for name, cells in columns.items()
+            "query": pa.array([query for query, *_ in judged], pa.string()),
+            "doc_id": pa.array([document_name(row) for _, row, *_ in judged], pa.string()),
+            "grade": pa.array([grade for *_, grade, _ in judged], pa.int8()),
+            "split": pa.array([name for *_, name in judged], pa.string()),
         }
     )
 
@@ -228,7 +225,7 @@ def click_log(videos: Videos, pairs: int, rng: Random) -> pa.Table:
     return pa.table(
         {
             "query": pa.array([query for _, query in ordered], pa.string()),
-            "doc_id": pa.array([f"v{row:07d}" for row, _ in ordered], pa.string()),
+            "doc_id": pa.array([document_name(row) for row, _ in ordered], pa.string()),
             "clicks": pa.array([found[pair] for pair in ordered], pa.int32()),
         }
     )

@@ -86,8 +86,8 @@ _PLACES = (
 )
 
 _TIMES = (
-    "2019年|2019=2019, 2020年|2020=2020, 2021年|2021=2021, 2022年|2022=2022, 2023年|2023=2023, "
-    "2024年|2024=2024, 2025年|2025=2025, 春节=spring festival, 中秋=mid autumn, "
+    "元宵=lantern festival, 端午=dragon boat, 清晨=early morning, 雨天=rainy day, "
+    "2023年|2023=2023, 2024年|2024=2024, 2025年|2025=2025, 春节=spring festival, 中秋=mid autumn, "
     "暑假=summer break, 周末=weekend, 深夜=late night, 国庆=national day, 圣诞=christmas, "
     "开学季=back to school, 双十一=singles day"
 )

@@ -13,7 +13,15 @@ import pyarrow as pa
 from ssra_engine.simulation.lexicon import FACETS, KINDS, LANGUAGES, VALUES
 from ssra_engine.simulation.phrases import ASR, HOOKS, JUNK, OCR_ERRORS, TAGS
 
-__all__ = ["Videos", "pick", "popularity", "sample_videos", "weighted", "write_videos"]
+__all__ = [
+    "Videos",
+    "document_name",
+    "pick",
+    "popularity",
+    "sample_videos",
+    "weighted",
+    "write_videos",
+]
 
 _T = TypeVar("_T")
 
@@ -69,6 +77,11 @@ class Videos:
         return len(self.language)
 
 
+def document_name(row: int) -> str:
+    """The doc_id of a row of the corpus."""
+    return f"v{row:07d}"
+
+
 def pick(rng: Random, items: Sequence[_T]) -> _T:
     """One item, uniformly."""
     return items[int(rng.random() * len(items))]
@@ -90,7 +103,7 @@ def popularity(count: int, rng: np.random.Generator, exponent: float = 0.7) -> n
     return rng.permutation(weights / weights.sum())
 
 
-def kinds_of(facet: str) -> np.ndarray:
+def _kinds_of(facet: str) -> np.ndarray:
     """The kind of each value of a facet, int8[values]: position in `KINDS`, -1 for any."""
     kinds = [-1 if v.kind is None else KINDS.index(v.kind) for v in VALUES[facet]]
     return np.array(kinds, np.int8)
@@ -99,7 +112,7 @@ def kinds_of(facet: str) -> np.ndarray:
 def _of_same_kind(facet: str, kinds: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """For each row, a uniform value of `facet` of the given kind; -1 where the kind has none."""
     drawn = np.full(len(kinds), -1, np.int16)
-    values = kinds_of(facet)
+    values = _kinds_of(facet)
     for kind in range(len(KINDS)):
         choices = np.flatnonzero((values == kind) | (values == -1))
         rows = np.flatnonzero(kinds == kind)
@@ -117,7 +130,7 @@ def sample_videos(documents: int, rng: np.random.Generator) -> Videos:
     topics = max(1, documents // _PER_TOPIC)
     entities = VALUES["entity"]
     entity = rng.choice(len(entities), topics, p=popularity(len(entities), rng))
-    kinds = kinds_of("entity")[entity]
+    kinds = _kinds_of("entity")[entity]
     usual = {"entity": entity.astype(np.int16)}
     for facet in ("aspect", "intent", *_PRESENT):
         usual[facet] = _of_same_kind(facet, kinds, rng)
@@ -164,13 +177,13 @@ def write_videos(videos: Videos, rng: Random) -> pa.Table:
         own = {f: c[row] for f, c in zip(FACETS, columns, strict=True) if c[row] >= 0}
         for name, text in _Writer(LANGUAGES[language], own, mentions[row], rng).fields().items():
             fields[name].append(text)
-    names = [pa.array([f"v{row:07d}" for row in range(len(videos))])]
+    names = pa.array([document_name(row) for row in range(len(videos))], pa.string())
     latent = [pa.array([LANGUAGES[i] for i in videos.language.tolist()], pa.string())]
     for facet, column in zip(FACETS, columns, strict=True):
         canonical = [value.name for value in VALUES[facet]]
         latent.append(pa.array([canonical[i] if i >= 0 else None for i in column], pa.string()))
     facets = pa.StructArray.from_arrays(latent, names=["language", *FACETS])
-    arrays = [*names, *(pa.array(texts, pa.string()) for texts in fields.values()), facets]
+    arrays = [names, *(pa.array(texts, pa.string()) for texts in fields.values()), facets]
     return pa.Table.from_arrays(arrays, names=["doc_id", *fields, "facets"])
 
 
