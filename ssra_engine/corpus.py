@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from ssra_engine.errors import DataError
+from ssra_engine.errors import DataError, StoreError
 from ssra_engine.readers import (
     BadRow,
     Rows,
@@ -143,17 +143,16 @@ class Corpus:
         Raises:
             DataError: a file cannot be read, there are no usable documents, or, unless bad
                 documents are rejected, one is bad or has the doc_id of another.
+            StoreError: the scratch folder cannot be written.
         """
-        if self._summary is None:
-            with tempfile.TemporaryDirectory(prefix="ssra-", dir=scratch) as folder:
-                self._summary = self._scan(Path(folder))
-        if self._summary.documents == 0:
+        summary = self._scan(scratch)
+        if summary.documents == 0:
             raise DataError(
-                f"none of the {self._summary.rejected} documents can be used",
+                f"none of the {summary.rejected} documents can be used",
                 file=self.files[0],
                 mend="Leave out --on-error reject to see what is wrong with the first",
             )
-        return self._summary
+        return summary
 
     def fingerprint(self) -> str:
         """32 hexadecimal digits that change when the content of a file or their order does.
@@ -188,14 +187,20 @@ class Corpus:
         if self.on_error == "stop":
             yield from self._pieces()
             return
-        if self._summary is None:
-            with tempfile.TemporaryDirectory(prefix="ssra-") as folder:
-                self._summary = self._scan(Path(folder))
+        self._scan(None)
         for piece in self._pieces():
             yield self._without_repeats(piece)
 
-    def _scan(self, scratch: Path) -> CorpusSummary:
-        finder = RepeatFinder(scratch)
+    def _scan(self, scratch: Path | None) -> CorpusSummary:
+        if self._summary is None:
+            try:
+                with tempfile.TemporaryDirectory(prefix="ssra-", dir=scratch) as folder:
+                    self._summary = self._account(RepeatFinder(Path(folder)))
+            except OSError as error:  # of the scratch folder: those of the input are DataErrors
+                raise StoreError(f"{scratch or tempfile.gettempdir()}: {error}.") from error
+        return self._summary
+
+    def _account(self, finder: RepeatFinder) -> CorpusSummary:
         documents = rejected = without_words = 0
         for piece in self._pieces():
             documents += len(piece.batch)

@@ -82,6 +82,8 @@ class RepeatFinder:
 
 def _repeats(entries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(later, first) places of equal hashes, among entries in the order of their places."""
+    if len(entries) < 2:
+        return np.empty(0, np.uint64), np.empty(0, np.uint64)
     entries = entries[np.argsort(entries["high"], kind="stable")]
     same = entries["high"][1:] == entries["high"][:-1]
     # Few are left: hashes that share their high half with another.

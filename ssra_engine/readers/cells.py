@@ -92,7 +92,8 @@ def _decoded(array: pa.Array) -> pa.Array:
 def _clean(array: pa.Array, raw: pa.Array) -> bool:
     _, offsets_buffer, data = raw.buffers()
     kind = np.int64 if pa.types.is_large_binary(raw.type) else np.int32
-    offsets = np.frombuffer(offsets_buffer, kind)[raw.offset : raw.offset + len(raw) + 1]
+    offset = raw.offset * np.dtype(kind).itemsize
+    offsets = np.frombuffer(offsets_buffer, kind, len(raw) + 1, offset)
     if int(np.diff(offsets).max()) > MAX_CELL_BYTES:
         return False
     if offsets[-1] > offsets[0]:

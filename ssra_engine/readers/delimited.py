@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Collection, Iterator, Sequence
+from itertools import chain, islice
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,8 @@ from ssra_engine.readers.source import Source
 
 __all__ = ["delimited_header", "delimited_rows"]
 
+# Stands after the last line, to show whether a quote is still open there. No text holds it.
+_END = "\ufdd0end of block\ufdd1"
 _QUOTE_MEND = 'Put cells that hold quotes or line breaks in double quotes, and double a quote (")'
 
 
@@ -44,6 +47,8 @@ def delimited_rows(source: Source, columns: Collection[str] | None) -> Iterator[
             wanted = [name for name in header if columns is None or name in columns]
             line += data.count(b"\n", 0, skipped)
             data = data[skipped:]
+            if not data:
+                continue
         rows, carry = _parse_block(data, header, wanted, delimiter, line), b""
         if rows is None:
             rows, carry = _parse_rows(data, header, wanted, delimiter, line, last=last)
@@ -84,16 +89,17 @@ def _parse_block(
     block: bytes, header: Sequence[str], wanted: list[str], delimiter: str, line: int
 ) -> Rows | None:
     """All lines at once, or None where rows are not lines or something is wrong with one."""
-    if b'"' in block or block.count(b"\r") != block.count(b"\r\n"):
+    if block.count(b"\r") != block.count(b"\r\n"):
         return None
     lines = block.count(b"\n")
+    block += b"x" + delimiter.encode() * (len(header) - 1) + b"\n"  # an open quote would swallow it
     try:
         table = pa.csv.read_csv(
             pa.BufferReader(block),
             read_options=pa.csv.ReadOptions(
                 use_threads=False, block_size=len(block) + 1, column_names=list(header)
             ),
-            parse_options=pa.csv.ParseOptions(delimiter=delimiter, quote_char=False),
+            parse_options=pa.csv.ParseOptions(delimiter=delimiter),
             convert_options=pa.csv.ConvertOptions(
                 check_utf8=False,
                 column_types=dict.fromkeys(header, pa.string()),
@@ -102,9 +108,9 @@ def _parse_block(
         )
     except (pa.ArrowException, UnicodeDecodeError):
         return None
-    if table.num_rows != lines:
+    if table.num_rows != lines + 1:  # a line break in quotes, or a blank line
         return None
-    batch = table.combine_chunks().to_batches()[0]
+    batch = table.slice(0, lines).combine_chunks().to_batches()[0]
     return Rows(
         dict(zip(wanted, batch.columns, strict=True)),
         np.arange(line, line + lines, dtype=np.int64),
@@ -126,29 +132,30 @@ def _parse_rows(
     rows: list[list[str]] = []
     places: list[int] = []
     bad: list[BadRow] = []
-    start = 0
+    start, carry = 0, b""
     while start < len(lines):
-        reader = csv.reader(lines[start:] if start else lines, delimiter=delimiter, strict=True)
         origin = start
+        reader = csv.reader(chain(islice(lines, origin, None), [_END]), delimiter=delimiter)
         try:
             for row in reader:
-                place, start = first + start, origin + reader.line_num
+                if row == [_END]:
+                    break
+                if row and row[-1].endswith(_END):  # swallowed by a quote that is still open
+                    carry = "".join(lines[start:]).encode("utf-8", "surrogateescape")
+                    if last or len(carry) > MAX_CELL_BYTES:
+                        raise csv.Error("a quote is opened and never closed")
+                    return _gather(rows, header, wanted, places, bad), carry
                 if len(row) == len(header):
                     rows.append(row)
-                    places.append(place)
+                    places.append(first + start)
                 elif row:
                     problem = f"{len(row)} cells where the header has {len(header)}"
-                    bad.append(BadRow(place, problem, _QUOTE_MEND))
+                    bad.append(BadRow(first + start, problem, _QUOTE_MEND))
+                start = origin + reader.line_num
             break
         except csv.Error as error:
-            unfinished = origin + reader.line_num == len(lines) and "end of data" in str(error)
-            if unfinished and not last:
-                carry = "".join(lines[start:]).encode("utf-8", "surrogateescape")
-                if len(carry) <= MAX_CELL_BYTES:
-                    return _gather(rows, header, wanted, places, bad), carry
-            problem = "a quote is opened and never closed" if unfinished else f"malformed: {error}"
-            bad.append(BadRow(first + start, problem, _QUOTE_MEND))
-            start = start + 1 if unfinished else origin + reader.line_num
+            bad.append(BadRow(first + start, f"malformed: {error}", _QUOTE_MEND))
+            start += 1
     return _gather(rows, header, wanted, places, bad), b""
 
 

@@ -48,7 +48,7 @@ def jsonl_rows(source: Source, columns: Mapping[str, Kind]) -> Iterator[Rows]:
         if block is None:
             yield _too_long(line)
             continue
-        yield _parse_block(block, columns, line) or __parse_lines(block, columns, line)
+        yield _parse_block(block, columns, line) or _parse_lines(block, columns, line)
 
 
 def any_jsonl_rows(source: Source) -> Iterator[Rows]:
@@ -127,7 +127,7 @@ def _parse_block(block: bytes, columns: Mapping[str, Kind], line: int) -> Rows |
     )
 
 
-def __parse_lines(block: bytes, columns: Mapping[str, Kind], first: int) -> Rows:
+def _parse_lines(block: bytes, columns: Mapping[str, Kind], first: int) -> Rows:
     values: dict[str, list[Any]] = {name: [] for name in columns}
     places: list[int] = []
     bad: list[BadRow] = []

@@ -54,7 +54,9 @@ _FOREIGN: tuple[tuple[bytes, str, str], ...] = (
     (b"\xfe\xff", "UTF-16 text", "Convert it with iconv -f UTF-16 -t UTF-8"),
 )
 _FORMATS = "Give an Arrow, Parquet, JSONL (.jsonl) or CSV (.csv, .tsv) file"
-_WILDCARD = re.compile(r"[*?\[]")
+
+
+_DAMAGED = "The file is damaged, cut short or not what its name says: write it again"
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ class Source:
 
 
 @contextmanager
-def translated(name: str, what: str) -> Iterator[None]:
+def translated(name: str, what: str, mend: str = _DAMAGED) -> Iterator[None]:
     """Turn what pyarrow and the operating system raise into a `DataError` about file `name`."""
     try:
         yield
@@ -135,7 +137,7 @@ def translated(name: str, what: str) -> Iterator[None]:
         raise DataError(
             f"cannot be read as {what}: {reason}",
             file=name,
-            mend="The file is damaged, cut short or out of reach: write it again or copy it anew",
+            mend=mend,
         ) from error
 
 
@@ -165,42 +167,49 @@ def find_sources(inputs: Sequence[str | Path]) -> tuple[Source, ...]:
 
 
 def _expand(given: str) -> Iterator[tuple[str, fs.FileSystem, fs.FileInfo]]:
-    with translated(given, "a file or folder"):
-        if "://" in given:
-            prefix, tail = _split_wildcard(given)
-            filesystem, path = fs.FileSystem.from_uri(prefix)
-            root = prefix.removesuffix(path) if prefix.endswith(path) else f"{prefix} "
-            pattern = f"{path.rstrip('/')}/{tail}" if tail else None
+    # A URI may carry credentials: messages show it without.
+    shown = re.sub(r"//[^/@]*@", "//", given.partition("?")[0]) if "://" in given else given
+    scheme = shown.partition("://")[0] if "://" in given else None
+    with translated(shown, "a file or folder", "Check the path, the permissions, the network"):
+        if scheme is None:
+            filesystem = fs.LocalFileSystem()
+            found, searched = _local(given, filesystem)
         else:
-            filesystem, root = fs.LocalFileSystem(), ""
-            path = given
-            pattern = given if _WILDCARD.search(given) and not Path(given).exists() else None
-        if pattern is None:
-            info = filesystem.get_file_info(path)
-            if info.type == fs.FileType.NotFound:
-                raise DataError("no such file or folder", file=given, mend="Check the path")
-            folder = info.type == fs.FileType.Directory
-            found = _folder(filesystem, path) if folder else [info]
-        elif root or "://" in given:
-            found = _remote_glob(filesystem, path, pattern)
-        else:
-            names = sorted(glob.glob(pattern, recursive=True))
-            found = [i for i in filesystem.get_file_info(names) if i.type == fs.FileType.File]
+            filesystem, found, searched = _remote(given)
     if not found:
-        what = "the glob matches no file" if pattern else "the folder holds no data files"
-        raise DataError(what, file=given, mend=_FORMATS)
-    single = pattern is None and len(found) == 1 and found[0].path == path
+        raise DataError(f"the {searched} holds no data files", file=shown, mend=_FORMATS)
     for info in found:
-        yield (given if single else root + info.path), filesystem, info
+        if info.type == fs.FileType.NotFound:
+            raise DataError("no such file or folder", file=shown, mend="Check the path")
+        yield info.path if scheme is None else f"{scheme}://{info.path}", filesystem, info
 
 
-def _split_wildcard(uri: str) -> tuple[str, str]:
-    """A URI up to the last "/" before its first wildcard, and the rest ("" without wildcard)."""
-    match = _WILDCARD.search(uri)
-    if match is None:
-        return uri, ""
-    cut = uri.rindex("/", 0, match.start()) + 1
-    return uri[:cut], uri[cut:]
+def _local(given: str, filesystem: fs.FileSystem) -> tuple[list[fs.FileInfo], str]:
+    if glob.has_magic(given) and not Path(given).exists():
+        infos = filesystem.get_file_info(sorted(glob.glob(given, recursive=True)))
+        return [info for info in infos if info.type == fs.FileType.File], "glob"
+    return _file_or_folder(given, filesystem)
+
+
+def _remote(given: str) -> tuple[fs.FileSystem, list[fs.FileInfo], str]:
+    address, mark, options = given.partition("?")
+    wildcard = re.search(r"[*\[]", address)
+    cut = address.rindex("/", 0, wildcard.start()) + 1 if wildcard else len(address)
+    filesystem, base = fs.FileSystem.from_uri(address[:cut] + mark + options)
+    if not wildcard:
+        return filesystem, *_file_or_folder(base, filesystem)
+    base = base.rstrip("/")
+    expression = _glob_expression(f"{base}/{address[cut:]}")
+    selector = fs.FileSelector(base, recursive="/" in address[cut:] or "**" in address[cut:])
+    infos = [i for i in filesystem.get_file_info(selector) if expression.fullmatch(i.path)]
+    infos = [info for info in infos if info.type == fs.FileType.File]
+    return filesystem, sorted(infos, key=lambda info: str(info.path)), "glob"
+
+
+def _file_or_folder(path: str, filesystem: fs.FileSystem) -> tuple[list[fs.FileInfo], str]:
+    info = filesystem.get_file_info(path)
+    folder = info.type == fs.FileType.Directory
+    return (_folder(filesystem, path) if folder else [info]), "folder"
 
 
 def _folder(filesystem: fs.FileSystem, path: str) -> list[fs.FileInfo]:
@@ -214,19 +223,16 @@ def _folder(filesystem: fs.FileSystem, path: str) -> list[fs.FileInfo]:
     return sorted(found, key=lambda info: str(info.path))
 
 
-def _remote_glob(filesystem: fs.FileSystem, base: str, pattern: str) -> list[fs.FileInfo]:
-    pieces = re.split(r"(\*\*/?|\*|\?|\[[^\]]+\])", pattern)
-    wild = {"**": ".*", "**/": "(?:.*/)?", "*": "[^/]*", "?": "[^/]"}
-    expression = re.compile(
+def _glob_expression(pattern: str) -> re.Pattern[str]:
+    """A glob of paths as a regular expression: "**" crosses folders, "*" does not."""
+    wild = {"**": ".*", "**/": "(?:.*/)?", "*": "[^/]*"}
+    pieces = re.split(r"(\*\*/?|\*|\[[^\]]+\])", pattern)
+    return re.compile(
         "".join(
             wild.get(piece, piece.replace("[!", "[^", 1) if piece[:1] == "[" else re.escape(piece))
             for piece in pieces
         )
     )
-    deep = "/" in pattern[len(base.rstrip("/")) + 1 :]
-    listing = filesystem.get_file_info(fs.FileSelector(base, recursive=deep))
-    found = [i for i in listing if i.type == fs.FileType.File and expression.fullmatch(i.path)]
-    return sorted(found, key=lambda info: str(info.path))
 
 
 def _source(name: str, filesystem: fs.FileSystem, info: fs.FileInfo) -> Source:
