@@ -1,8 +1,8 @@
 """An append-only file of facts that survives `kill -9` at any moment.
 
 One line a record: the XXH3 of the JSON, a space, the JSON. An appended line is on disk when
-`append` returns. A line that the crash left unfinished, which can only be the last, is cut off when
-the journal is next opened.
+`append` returns. A line that a crash left unfinished, which can only be the last, does not count
+and is cut off before the next is appended.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import xxhash
 
@@ -46,13 +46,16 @@ class Journal:
                 break
             self.records.append(record)
             sound += len(line)
-        self._file = path.open("ab")
-        self._file.truncate(sound)
-        os.fsync(self._file.fileno())
-        sync(path.parent)
+        self._sound = sound
+        self._file: BinaryIO | None = None
 
     def append(self, record: Record) -> None:
         """Add a record; it is durable on return."""
+        if self._file is None:
+            self._file = self.path.open("ab")
+            self._file.truncate(self._sound)
+            os.fsync(self._file.fileno())
+            sync(self.path.parent)
         text = json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode()
         self._file.write(b"%016x %s\n" % (xxhash.xxh3_64_intdigest(text), text))
         self._file.flush()
@@ -61,7 +64,8 @@ class Journal:
 
     def close(self) -> None:
         """Release the file."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
 
 def _parse(line: bytes) -> Record | None:

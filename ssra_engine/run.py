@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -39,6 +40,8 @@ _log = logging.getLogger(__name__)
 
 #: Settings that change how fast rows are made, not which.
 _SPEED_ONLY = {"engine": ("batch_tokens", "threads")}
+
+_COUNTERS = ("requests", "prompt_tokens", "shared_tokens", "generated_tokens", "seconds")
 
 
 class Progress(Protocol):
@@ -222,7 +225,10 @@ class _Steps:
             "seconds": round(seconds, 3),
             "documents": self._documents_done,
             "documents_per_second": round(self._documents_done / seconds, 1),
-            "engines": {role: asdict(stats) for role, stats in self._models.stats.items()},
+            "engines": {
+                role: {name: sum(asdict(one)[name] for one in stats) for name in _COUNTERS}
+                for role, stats in self._models.stats.items()
+            },
         }
 
     def close(self) -> None:
@@ -310,13 +316,21 @@ class _Steps:
                 table = pa.concat_tables([table, bad])
             return table, time.perf_counter() - started
 
-        left = (shard for shard in shards if shard.index not in section.shards)
-        for shard, (table, seconds) in run_shards(left, work):
-            size = len(shard.documents)
-            section.commit(shard.index, table, documents=size, seconds=round(seconds, 3))
-            done += size
-            self._documents_done += size
-            self._progress.update(done)
+        committed = set(section.shards)
+        left = (shard for shard in shards if shard.index not in committed)
+        with ThreadPoolExecutor(1, "writer") as writer:
+            # The disk is waited for while the next shard is worked on; commits stay in order.
+            commit: Future[None] | None = None
+            for shard, (table, seconds) in run_shards(left, work):
+                if commit is not None:
+                    commit.result()
+                facts = {"documents": len(shard.documents), "seconds": round(seconds, 3)}
+                commit = writer.submit(section.commit, shard.index, table, facts)
+                done += len(shard.documents)
+                self._documents_done += len(shard.documents)
+                self._progress.update(done)
+            if commit is not None:
+                commit.result()
 
     def _summarize(self, documents: int) -> dict[str, Any]:
         config = self._config
@@ -346,7 +360,7 @@ class _Models:
         self._roles = roles
         self._output = output
         self._open: dict[str, Engine] = {}
-        self.stats: dict[str, EngineStats] = {}
+        self.stats: dict[str, list[EngineStats]] = {}
 
     def folder(self, version: int) -> Path:
         """Where a retrained query model is."""
@@ -371,7 +385,7 @@ class _Models:
         if role not in self._open:
             _log.info("loading the %s model", role)
             self._open[role] = load()
-            self.stats[role] = self._open[role].stats
+            self.stats.setdefault(role, []).append(self._open[role].stats)
         return self._open[role]
 
 
@@ -418,9 +432,12 @@ def _fingerprint(config: Config, corpus: Corpus, roles: Roles) -> dict[str, Any]
 @contextmanager
 def _logging_to(store: Store) -> Iterator[None]:
     logger, handler = logging.getLogger("ssra_engine"), store.log_handler()
+    level = logger.level
+    logger.setLevel(min(logger.getEffectiveLevel(), logging.INFO))
     logger.addHandler(handler)
     try:
         yield
     finally:
         logger.removeHandler(handler)
+        logger.setLevel(level)
         handler.close()

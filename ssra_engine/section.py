@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -68,7 +69,7 @@ class Section:
         """The record of the section's end, if it has ended."""
         return self.store.find("section", section=self.name)
 
-    def commit(self, index: int, table: pa.Table, **facts: Any) -> None:
+    def commit(self, index: int, table: pa.Table, facts: Mapping[str, Any]) -> None:
         """Stage what a shard yielded (`schema.STAGED`) and record it with some facts about it."""
         file = self.store.put(self._staged(index), _arrow(table))
         self.shards[index] = self.store.record(

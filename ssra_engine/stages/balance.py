@@ -19,8 +19,9 @@ def count_accepted(
         targets: the run's target grades, ascending.
     """
     cells = document.astype(np.int64) * len(targets) + np.searchsorted(targets, target)
-    counts: np.ndarray = np.bincount(cells, minlength=documents * len(targets))
-    return counts.reshape(documents, len(targets))
+    counts = np.bincount(cells, minlength=documents * len(targets))
+    by_document: np.ndarray = counts.reshape(documents, len(targets))
+    return by_document
 
 
 def shortfall(accepted: np.ndarray, per_grade: int) -> np.ndarray:

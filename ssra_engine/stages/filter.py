@@ -112,7 +112,8 @@ def _holds_most_of_title(
     query_length = pc.utf8_length(normalised).to_numpy()
     title_length = pc.utf8_length(titles).to_numpy()[document]
     shorter = np.minimum(query_length, title_length)
-    likely: np.ndarray = (shorter > 0) & (shorter >= _COPIED_SHARE * np.maximum(query_length, title_length))
+    longer = np.maximum(query_length, title_length)
+    likely: np.ndarray = (shorter > 0) & (shorter >= _COPIED_SHARE * longer)
     rows = np.flatnonzero(likely)
     pairs = zip(
         normalised.take(pa.array(rows)).to_pylist(),
