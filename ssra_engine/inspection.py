@@ -148,6 +148,8 @@ class _Column:
             return
         if not pa.types.is_null(array.type):
             self._types[str(array.type)] = None
+        if isinstance(array, pa.ExtensionArray):
+            array = array.storage
         if is_text(array.type):
             with source.translated():
                 array, bad = text_cells(array)

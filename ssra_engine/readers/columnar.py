@@ -31,7 +31,7 @@ def columnar_schema(source: Source) -> pa.Schema:
     if source.format == "arrow file":
         with source.filesystem.open_input_file(source.path) as file:
             return pa.ipc.open_file(file).schema
-    with source.filesystem.open_input_stream(source.path) as file:
+    with source.filesystem.open_input_stream(source.path, compression=None) as file:
         return pa.ipc.open_stream(file).schema
 
 
@@ -63,7 +63,7 @@ def _batches(source: Source, columns: Collection[str] | None) -> Iterator[pa.Rec
     wanted = [i for i, name in enumerate(names) if columns is None or name in columns]
     options = pa.ipc.IpcReadOptions(included_fields=wanted, use_threads=False)
     if source.format == "arrow stream":
-        with source.filesystem.open_input_stream(source.path) as file:
+        with source.filesystem.open_input_stream(source.path, compression=None) as file:
             yield from pa.ipc.open_stream(file, options=options)
         return
     with source.filesystem.open_input_file(source.path) as file:

@@ -98,7 +98,8 @@ def _inferred(values: list[Any]) -> pa.Array:
     try:
         return pa.array(values)
     except (pa.ArrowException, OverflowError):
-        return pa.array([json.dumps(value, ensure_ascii=False) for value in values], pa.string())
+        texts = [None if v is None else json.dumps(v, ensure_ascii=False) for v in values]
+        return pa.ExtensionArray.from_storage(pa.json_(), pa.array(texts, pa.string()))
 
 
 def _parse_block(block: bytes, columns: Mapping[str, Kind], line: int) -> Rows | None:

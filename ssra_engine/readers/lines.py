@@ -25,7 +25,7 @@ def blocks(source: Source) -> Iterator[bytes | None]:
 
     None stands for one line of more than `MAX_LINE_BYTES`.
     """
-    with source.filesystem.open_input_stream(source.path) as stream:
+    with source.filesystem.open_input_stream(source.path, compression=None) as stream:
         pieces: list[bytes] = []
         skipping = False
         first = True

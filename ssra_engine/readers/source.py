@@ -103,7 +103,7 @@ class Source:
             return state.digest()
         with (
             translated(self.name, "a file"),
-            self.filesystem.open_input_stream(self.path, buffer_size=0) as file,
+            self.filesystem.open_input_stream(self.path, compression=None) as file,
         ):
             while chunk := file.read(1 << 20):
                 state.update(chunk)
@@ -201,8 +201,13 @@ def _remote(given: str) -> tuple[fs.FileSystem, list[fs.FileInfo], str]:
     base = base.rstrip("/")
     expression = _glob_expression(f"{base}/{address[cut:]}")
     selector = fs.FileSelector(base, recursive="/" in address[cut:] or "**" in address[cut:])
-    infos = [i for i in filesystem.get_file_info(selector) if expression.fullmatch(i.path)]
-    infos = [info for info in infos if info.type == fs.FileType.File]
+    infos = [
+        info
+        for info in filesystem.get_file_info(selector)
+        if info.type == fs.FileType.File
+        and expression.fullmatch(info.path)
+        and "/." not in info.path[len(base) :]  # as the local glob
+    ]
     return filesystem, sorted(infos, key=lambda info: str(info.path)), "glob"
 
 
@@ -240,7 +245,10 @@ def _source(name: str, filesystem: fs.FileSystem, info: fs.FileInfo) -> Source:
         raise DataError("not a regular file", file=name, mend=_FORMATS)
     if info.size == 0:
         raise DataError("the file is empty", file=name, mend="Write it again, or leave it out")
-    with translated(name, "a file"), filesystem.open_input_stream(info.path, buffer_size=0) as file:
+    with (
+        translated(name, "a file"),
+        filesystem.open_input_stream(info.path, compression=None) as file,
+    ):
         head = file.read(4096)
     return Source(name, info.path, filesystem, info.size, info.mtime_ns, _sniff(name, head))
 
