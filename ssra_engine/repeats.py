@@ -27,7 +27,7 @@ class RepeatFinder:
         held: names held in memory.
     """
 
-    def __init__(self, scratch: Path, held: int = 1 << 20) -> None:
+    def __init__(self, scratch: Path, held: int = 1 << 18) -> None:
         self._scratch = scratch
         self._held = held
         self._chunks: list[np.ndarray] = []

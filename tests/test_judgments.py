@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from files import FORMATS, write
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssra_engine.corpus import open_corpus
@@ -124,6 +124,7 @@ def test_a_split_without_dev_gets_one_from_train_alone(tmp_path: Path) -> None:
     assert not by_split["dev"] & by_split["train"]
 
 
+@settings(deadline=None)
 @given(
     queries=st.lists(st.text(max_size=4), max_size=30),
     seed=st.integers(0, 2**63 - 1),

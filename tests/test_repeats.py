@@ -13,7 +13,9 @@ from ssra_engine.repeats import RepeatFinder
 
 @pytest.mark.parametrize("held", [7, 1000])
 @given(names=st.lists(st.text("ab", max_size=4), max_size=60), step=st.integers(1, 9))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=15)
+@settings(
+    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=15
+)
 def test_repeats_are_those_of_a_dictionary(
     tmp_path: Path, held: int, names: list[str], step: int
 ) -> None:

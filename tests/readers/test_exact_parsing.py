@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssra_engine.readers import delimited, jsonl
@@ -39,6 +39,7 @@ def _plain(rows: Rows) -> tuple[dict[str, list[object]], list[int]]:
     return {name: array.to_pylist() for name, array in rows.columns.items()}, rows.places.tolist()
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(_CSV_PIECES), max_size=24))
 def test_csv(pieces: list[str]) -> None:
     block = ("".join(pieces) + "\n").encode()
@@ -50,6 +51,7 @@ def test_csv(pieces: list[str]) -> None:
         assert _plain(fast) == _plain(exact)
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.one_of(
