@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ssra_engine.reasons import decode_reasons, encode_reasons, reason_code
 from ssra_engine.schema import REASONS, REJECTED, SYNTHETIC
 from ssra_engine.section import Section
 from ssra_engine.stages.deduplicate import find_repeats
@@ -73,9 +74,7 @@ def _write_parts(
 def _reject_repeats(staged: pa.Table, repeated: np.ndarray) -> pa.Table:
     if not repeated.any():
         return staged
+    codes = encode_reasons(staged.column("reason"))
+    codes[repeated != 0] = reason_code("duplicate")
     index = staged.schema.get_field_index("reason")
-    codes = staged.column("reason").combine_chunks().indices
-    duplicate = pa.scalar(REASONS.index("duplicate"), pa.int8())
-    codes = pc.if_else(pa.array(repeated.astype(bool)), duplicate, codes)
-    reason = pa.DictionaryArray.from_arrays(codes, pa.array(REASONS))
-    return staged.set_column(index, staged.schema.field(index), reason)
+    return staged.set_column(index, staged.schema.field(index), decode_reasons(codes))

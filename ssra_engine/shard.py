@@ -20,19 +20,18 @@ from ssra_engine.engines.engine import Engine, Sampling
 from ssra_engine.errors import EngineError
 from ssra_engine.keys import hash_strings, mix, normalise
 from ssra_engine.prompts import STOP, collapse_whitespace
+from ssra_engine.reasons import KEPT, decode_reasons, reason_code
 from ssra_engine.roles import Roles
-from ssra_engine.schema import REASONS, STAGED
+from ssra_engine.schema import STAGED
 from ssra_engine.stages.balance import count_accepted, shortfall
 from ssra_engine.stages.deduplicate import repeats, sample_keys
 from ssra_engine.stages.filter import (
-    KEPT,
     DocumentForms,
     check_scores,
     check_text,
     contradictions,
     document_forms,
     expected_grade,
-    reason_code,
     score,
 )
 from ssra_engine.stages.synthesize import Asked, ask, generate, request_batches, sample_seeds
@@ -117,7 +116,7 @@ def failed_documents(doc_ids: pa.Array, messages: pa.Array) -> pa.Table:
     return _staged(
         rows,
         doc_id=doc_ids,
-        reason=_reasons(np.full(rows, reason_code("error"), np.int8)),
+        reason=decode_reasons(np.full(rows, reason_code("error"), np.int8)),
         message=messages,
         key=pa.array(np.zeros(rows, np.uint64)),
     )
@@ -138,7 +137,7 @@ class _Samples:
     """N samples over G grades, in columns; the filters fill in `code` and `probs`.
 
     `document` indexes the shard, `target` is a grade, `key` hashes the normalised query, `code` is
-    of `stages.filter`, and `probs`, float32[N, G], is not a number until scored.
+    of `reasons`, and `probs`, float32[N, G], is not a number until scored.
     """
 
     document: np.ndarray
@@ -306,7 +305,7 @@ def _to_table(rows: pa.RecordBatch, samples: _Samples, round_number: int) -> pa.
         round=pa.array(np.full(len(order), round_number, np.int16)),
         sample=pa.array(samples.sample[order]),
         seed=pa.array(samples.seed[order]),
-        reason=_reasons(code),
+        reason=decode_reasons(code),
         message=pc.if_else(pa.array(wrong), "the score is not a number", None),
         key=pa.array(sample_keys(samples.key[order], target)),
     )
@@ -317,10 +316,6 @@ def _staged(rows: int, **known: pa.Array) -> pa.Table:
         known[field.name] if field.name in known else pa.nulls(rows, field.type) for field in STAGED
     ]
     return pa.Table.from_arrays(columns, schema=STAGED)
-
-
-def _reasons(codes: np.ndarray) -> pa.DictionaryArray:
-    return pa.DictionaryArray.from_arrays(pa.array(codes, mask=codes == KEPT), pa.array(REASONS))
 
 
 def _lists(values: np.ndarray, present: np.ndarray) -> pa.ListArray:

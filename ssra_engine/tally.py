@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ssra_engine.reasons import KEPT, encode_reasons
 from ssra_engine.schema import REASONS
 
 __all__ = ["count_samples", "describe"]
@@ -20,16 +21,12 @@ def count_samples(staged: pa.Table, targets: tuple[int, ...]) -> tuple[np.ndarra
         to be kept; and the number of documents that failed, which are rows without a target.
     """
     target = staged.column("target").combine_chunks()
-    failed = target.null_count
-    reason = staged.column("reason").combine_chunks()
-    if failed:
-        sampled = target.is_valid()
-        target, reason = target.filter(sampled), reason.filter(sampled)
-    fate = reason.indices.fill_null(-1).to_numpy().astype(np.int64) + 1
+    sampled = target.is_valid()
+    fate = encode_reasons(staged.column("reason").filter(sampled)).astype(np.int64) - KEPT
     fates = 1 + len(REASONS)
-    row = np.searchsorted(targets, target.to_numpy())
+    row = np.searchsorted(targets, target.filter(sampled).to_numpy())
     counts = np.bincount(row * fates + fate, minlength=len(targets) * fates)
-    return counts.reshape(len(targets), fates), failed
+    return counts.reshape(len(targets), fates), target.null_count
 
 
 def describe(counts: np.ndarray, targets: tuple[int, ...]) -> dict[str, Any]:

@@ -20,10 +20,10 @@ def count_accepted(
     """
     cells = document.astype(np.int64) * len(targets) + np.searchsorted(targets, target)
     counts = np.bincount(cells, minlength=documents * len(targets))
-    by_document: np.ndarray = counts.reshape(documents, len(targets))
-    return by_document
+    return counts.reshape(documents, len(targets))
 
 
 def shortfall(accepted: np.ndarray, per_grade: int) -> np.ndarray:
     """Samples to ask for so that every cell of `accepted` can reach the quota; same shape."""
-    return np.maximum(per_grade - accepted, 0)
+    missing: np.ndarray = np.maximum(per_grade - accepted, 0)
+    return missing

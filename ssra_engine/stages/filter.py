@@ -11,22 +11,18 @@ import pyarrow.compute as pc
 
 from ssra_engine.engines.engine import Engine
 from ssra_engine.keys import hash_strings, normalise
-from ssra_engine.schema import DOCUMENT_TEXT_COLUMNS, REASONS
+from ssra_engine.reasons import KEPT, reason_code
+from ssra_engine.schema import DOCUMENT_TEXT_COLUMNS
 
 __all__ = [
-    "KEPT",
     "DocumentForms",
     "check_scores",
     "check_text",
     "contradictions",
     "document_forms",
     "expected_grade",
-    "reason_code",
     "score",
 ]
-
-#: Reason code of a sample that passed; every other code is an index into `schema.REASONS`.
-KEPT = -1
 
 # A query is a copy of the title when one holds the other and is at most this much of it longer.
 _COPIED_SHARE = 0.8
@@ -37,11 +33,6 @@ _COMPARED_LENGTH = 4
 
 # Pairs compared at once by the pairwise filter, so that its memory does not grow with the shard.
 _PAIRS_AT_ONCE = 1 << 22
-
-
-def reason_code(reason: str) -> int:
-    """Code of a reason of `schema.REASONS`."""
-    return REASONS.index(reason)
 
 
 @dataclass(frozen=True)

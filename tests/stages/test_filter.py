@@ -11,16 +11,15 @@ from hypothesis import strategies as st
 from ssra_engine.engines.engine import REQUESTS
 from ssra_engine.engines.fake import FakeEngine
 from ssra_engine.keys import hash_strings, normalise
+from ssra_engine.reasons import KEPT, reason_code
 from ssra_engine.schema import CORPUS, REASONS
 from ssra_engine.stages import filter as filters
 from ssra_engine.stages.filter import (
-    KEPT,
     check_scores,
     check_text,
     contradictions,
     document_forms,
     expected_grade,
-    reason_code,
     score,
 )
 
