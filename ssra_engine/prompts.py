@@ -17,6 +17,10 @@ from ssra_engine.schema import DOCUMENT_TEXT_COLUMNS
 
 __all__ = ["STOP", "TEMPLATES", "PromptTemplate", "collapse_whitespace", "grade_meanings"]
 
+# White space that is not just single spaces. Looking for it first is a few times faster than
+# replacing everywhere, since most texts have none.
+_UNEVEN_SPACE = r"  |\pC|[^\PZ ]"
+
 #: A generated query ends at the first line break.
 STOP = "\n"
 
@@ -43,7 +47,13 @@ def grade_meanings(grades: int) -> tuple[str, ...]:
 
 def collapse_whitespace(texts: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
     """Every run of white space and control characters becomes one space; the ends are trimmed."""
-    return pc.utf8_trim_whitespace(pc.replace_substring_regex(texts, r"[\s\pZ\pC]+", " "))
+    uneven = pc.match_substring_regex(texts, _UNEVEN_SPACE)
+    if pc.any(uneven).as_py():
+        if isinstance(texts, pa.ChunkedArray):
+            texts, uneven = texts.combine_chunks(), uneven.combine_chunks()
+        even = pc.replace_substring_regex(texts.filter(uneven), r"[\s\pZ\pC]+", " ")
+        texts = pc.replace_with_mask(texts, uneven, even)
+    return pc.utf8_trim_whitespace(texts)
 
 
 @dataclass(frozen=True)
