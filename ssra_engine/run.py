@@ -2,64 +2,33 @@
 
 Rounds first: on a sample of the documents, synthesise with the current query model, filter, train
 the next query model on the survivors and the data of the first. Then the final synthesis over all
-documents. Every step is recorded in the output folder when it is done, and not done twice.
+documents. See `steps`.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from ssra_engine import __version__
 from ssra_engine.config import Config
 from ssra_engine.corpus import Corpus, open_corpus
-from ssra_engine.ending import end_section
-from ssra_engine.engines.engine import Engine, EngineStats
 from ssra_engine.errors import ConfigError
-from ssra_engine.keys import mix
-from ssra_engine.refine import sample_documents, survivors
 from ssra_engine.roles import Roles
-from ssra_engine.runners.local import run_shards
-from ssra_engine.section import Section
-from ssra_engine.shard import Job, failed_documents, synthesize_shard
+from ssra_engine.steps import NoProgress, Progress, Steps, shard_count
 from ssra_engine.store import Store, open_store
-from ssra_engine.tally import describe
 
 __all__ = ["Plan", "Progress", "RunResult", "plan", "run"]
 
-_log = logging.getLogger(__name__)
-
 #: Settings that change how fast rows are made, not which.
 _SPEED_ONLY = {"engine": ("batch_tokens", "threads")}
-
-_COUNTERS = ("requests", "prompt_tokens", "shared_tokens", "generated_tokens", "seconds")
-
-
-class Progress(Protocol):
-    """What `run` tells of its progress, in documents."""
-
-    def begin(self, name: str, documents: int, done: int) -> None:
-        """A section begins, or goes on after `done` documents."""
-
-    def update(self, done: float) -> None:
-        """So many of the section's documents are done."""
-
-
-class _NoProgress:
-    def begin(self, name: str, documents: int, done: int) -> None:
-        pass
-
-    def update(self, done: float) -> None:
-        pass
 
 
 @dataclass(frozen=True)
@@ -124,7 +93,7 @@ def plan(config: Config, inputs: Sequence[str | Path], roles: Roles) -> Plan:
     return Plan(
         found.documents,
         found.rejected,
-        _shard_count(found.documents, config),
+        shard_count(found.documents, config),
         round_documents,
         requests,
         seconds,
@@ -161,7 +130,7 @@ def run(
             return RunResult(output, store.summary(), already_finished=True)
         with _logging_to(store):
             started = time.perf_counter()
-            steps = _Steps(config, corpus, roles, store, progress or _NoProgress())
+            steps = Steps(config, corpus, roles, store, progress or NoProgress())
             try:
                 summary = steps.run()
             finally:
@@ -169,224 +138,6 @@ def run(
             summary["timing"] = steps.timing(time.perf_counter() - started)
             store.finish(summary)
     return RunResult(output, summary, already_finished=False)
-
-
-@dataclass(frozen=True)
-class _Shard:
-    index: int
-    documents: pa.RecordBatch
-    bad: pa.Table | None = None
-
-
-class _Steps:
-    """The steps of one run, in order; each looks in the store for what is already done."""
-
-    def __init__(
-        self, config: Config, corpus: Corpus, roles: Roles, store: Store, progress: Progress
-    ) -> None:
-        self._config = config
-        self._corpus = corpus
-        self._roles = roles
-        self._store = store
-        self._progress = progress
-        self._models = _Models(roles, store.folder)
-        self._documents_done = 0
-
-    def run(self) -> dict[str, Any]:
-        """Everything up to the summary, which is returned without its timing."""
-        config = self._config
-        documents = self._check_corpus()
-        for number in range(1, config.refine.rounds + 1):
-            if self._store.find("model", round=number) is None:
-                self._refine(number, documents)
-        section = self._section("final", documents, "synthetic", "rejected")
-        if section.ended is None:
-            shards = (
-                _Shard(index, batch, bad)
-                for index, (batch, bad) in enumerate(
-                    self._corpus.batches_with_errors(config.output.shard_documents)
-                )
-            )
-            settings = config.synthesize
-            self._synthesize(
-                section,
-                shards,
-                documents,
-                version=config.refine.rounds,
-                per_grade=settings.per_grade,
-                attempts=settings.attempts,
-            )
-        end_section(section, config.filter.duplicates, config.targets)
-        return self._summarize(documents)
-
-    def timing(self, seconds: float) -> dict[str, Any]:
-        """What the clock says of this call; nothing else in the summary depends on it."""
-        return {
-            "seconds": round(seconds, 3),
-            "documents": self._documents_done,
-            "documents_per_second": round(self._documents_done / seconds, 1),
-            "engines": {
-                role: {name: sum(asdict(one)[name] for one in stats) for name in _COUNTERS}
-                for role, stats in self._models.stats.items()
-            },
-        }
-
-    def close(self) -> None:
-        """Release the models."""
-        self._models.close()
-
-    def _check_corpus(self) -> int:
-        record = self._store.find("corpus")
-        if record is None:
-            with self._store.scratch() as scratch:
-                found = self._corpus.check(scratch)
-            self._store.record("corpus", documents=found.documents, rejected=found.rejected)
-            record = self._store.records[-1]
-        return int(record["documents"])
-
-    def _section(self, name: str, documents: int, kept: str, rejected: str) -> Section:
-        return Section(
-            self._store,
-            name,
-            kept=kept,
-            rejected=rejected,
-            file_format=self._config.output.format,
-            shard_count=_shard_count(documents, self._config),
-        )
-
-    def _refine(self, number: int, documents: int) -> None:
-        """One round: synthesise with the query model of the round before, and train the next."""
-        config, seed = self._config, _seed(self._config, number)
-        count = min(documents, config.refine.documents)
-        sample = sample_documents(self._corpus.batches(), count, seed)
-        folder = f"rounds/{number}"
-        section = self._section(f"round-{number}", count, f"{folder}/kept", f"{folder}/rejected")
-        if section.ended is None:
-            batches = sample.to_batches(max_chunksize=config.output.shard_documents)
-            shards = (_Shard(index, batch) for index, batch in enumerate(batches))
-            self._synthesize(
-                section,
-                shards,
-                count,
-                version=number - 1,
-                per_grade=config.refine.samples,
-                attempts=1,
-            )
-        end_section(section, config.filter.duplicates, config.targets)
-        if not self._models.folder(number).exists():
-            self._models.close()
-            self._progress.begin(f"training the query model, round {number}", 0, 0)
-            fresh = survivors(section.read_kept(), sample, self._roles.template, number)
-            d2q = pa.concat_tables([self._roles.d2q(), fresh])
-            self._store.put_model(
-                f"{folder}/query", lambda empty: self._roles.retrain(d2q, empty, seed)
-            )
-        self._store.record("model", round=number)
-
-    def _synthesize(
-        self,
-        section: Section,
-        shards: Iterator[_Shard],
-        documents: int,
-        *,
-        version: int,
-        per_grade: int,
-        attempts: int,
-    ) -> None:
-        """Commit the shards of a section that are not committed yet."""
-        done = sum(record["documents"] for record in section.shards.values())
-        self._progress.begin(section.name, documents, done)
-        job = Job(
-            self._config,
-            self._roles,
-            self._models.query(version),
-            self._models.score(),
-            version,
-            per_grade,
-            attempts,
-        )
-
-        def work(shard: _Shard) -> tuple[pa.Table, float]:
-            started = time.perf_counter()
-            table = synthesize_shard(
-                shard.documents, job, lambda share: self._progress.update(done + share)
-            )
-            if shard.bad is not None:
-                bad = failed_documents(shard.bad.column("doc_id"), shard.bad.column("message"))
-                table = pa.concat_tables([table, bad])
-            return table, time.perf_counter() - started
-
-        committed = set(section.shards)
-        left = (shard for shard in shards if shard.index not in committed)
-        with ThreadPoolExecutor(1, "writer") as writer:
-            # The disk is waited for while the next shard is worked on; commits stay in order.
-            commit: Future[None] | None = None
-            for shard, (table, seconds) in run_shards(left, work):
-                if commit is not None:
-                    commit.result()
-                facts = {"documents": len(shard.documents), "seconds": round(seconds, 3)}
-                commit = writer.submit(section.commit, shard.index, table, facts)
-                done += len(shard.documents)
-                self._documents_done += len(shard.documents)
-                self._progress.update(done)
-            if commit is not None:
-                commit.result()
-
-    def _summarize(self, documents: int) -> dict[str, Any]:
-        config = self._config
-        found, final = self._store.find("corpus"), self._store.find("section", section="final")
-        assert found is not None
-        assert final is not None
-        rounds = []
-        for number in range(1, config.refine.rounds + 1):
-            ended = self._store.find("section", section=f"round-{number}")
-            assert ended is not None
-            counts = describe(np.array(ended["counts"]), config.targets)
-            rounds.append({"round": number, "failed_documents": ended["failed"], **counts})
-        return {
-            "documents": documents,
-            "failed_documents": final["failed"],
-            "rejected_documents": found["rejected"],
-            "wanted_per_grade": documents * config.synthesize.per_grade,
-            **describe(np.array(final["counts"]), config.targets),
-            "rounds": rounds,
-        }
-
-
-class _Models:
-    """Engines, opened when first needed; one query model at a time."""
-
-    def __init__(self, roles: Roles, output: Path) -> None:
-        self._roles = roles
-        self._output = output
-        self._open: dict[str, Engine] = {}
-        self.stats: dict[str, list[EngineStats]] = {}
-
-    def folder(self, version: int) -> Path:
-        """Where a retrained query model is."""
-        return self._output / "rounds" / str(version) / "query"
-
-    def score(self) -> Engine:
-        """The score model."""
-        return self._engine("score", self._roles.open_score)
-
-    def query(self, version: int) -> Engine:
-        """A query model by its version; 0 is that of the engines folder."""
-        folder = self.folder(version) if version else None
-        return self._engine(f"query v{version + 1}", lambda: self._roles.open_query(folder))
-
-    def close(self) -> None:
-        """Release all engines; their statistics stay."""
-        for engine in self._open.values():
-            engine.close()
-        self._open = {}
-
-    def _engine(self, role: str, load: Callable[[], Engine]) -> Engine:
-        if role not in self._open:
-            _log.info("loading the %s model", role)
-            self._open[role] = load()
-            self.stats.setdefault(role, []).append(self._open[role].stats)
-        return self._open[role]
 
 
 def _check_settings(config: Config, roles: Roles) -> None:
@@ -406,14 +157,6 @@ def _check_settings(config: Config, roles: Roles) -> None:
 
 def _open_corpus(config: Config, inputs: Sequence[str | Path]) -> Corpus:
     return open_corpus(inputs, limit=config.input.limit, on_error=config.input.on_error)
-
-
-def _shard_count(documents: int, config: Config) -> int:
-    return -(-documents // config.output.shard_documents)
-
-
-def _seed(config: Config, number: int) -> int:
-    return int(mix(np.array([config.seed], np.uint64), number)[0])
 
 
 def _fingerprint(config: Config, corpus: Corpus, roles: Roles) -> dict[str, Any]:

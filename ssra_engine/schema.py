@@ -66,7 +66,8 @@ ANNOTATED = pa.schema(
     ]
 )
 
-#: Training data of the query model: one document with several queries of different grades.
+#: Training data of the query model: one document (as its prompt prefix) with several queries of
+#: different grades.
 D2Q = pa.schema(
     [
         pa.field("doc_id", pa.string(), nullable=False),
