@@ -1,0 +1,111 @@
+"""The command line: `ssra-engine`. Commands are in `commands`; how they fail is decided here.
+
+Exit codes: 0 done, 1 a fault of the program, 2 a mistake in what was given, 3 a run that ended with
+failed documents, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import traceback
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ssra_engine import __version__
+from ssra_engine.commands.build import build
+from ssra_engine.commands.doctor import doctor
+from ssra_engine.commands.evaluate import evaluate
+from ssra_engine.commands.inspect import inspect
+from ssra_engine.commands.options import OUTPUT
+from ssra_engine.commands.run import run
+from ssra_engine.commands.simulate import simulate
+from ssra_engine.errors import SsraError
+
+__all__ = ["main"]
+
+_INTERRUPTED = 130
+
+
+class _Mistake(click.ClickException):
+    """A mistake in what was given: one message and nothing else."""
+
+    exit_code = 2
+
+
+class _Commands(click.Group):
+    """Commands in the order in which they are used; no traceback reaches the terminal."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """As registered, which is the order of use."""
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; what it raises becomes a message and an exit code."""
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError):
+            raise
+        except SsraError as error:
+            raise _Mistake(str(error)) from error
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            ctx.exit(_INTERRUPTED)
+        except Exception as error:
+            log = _write_traceback(ctx.meta.get(OUTPUT), str(ctx.invoked_subcommand))
+            told = traceback.format_exception_only(error)[-1].strip()
+            click.echo(f"Error: a fault of ssra-engine: {told} (traceback in {log})", err=True)
+            ctx.exit(1)
+
+
+def _write_traceback(output: Path | None, command: str) -> str:
+    """Append the traceback to the log of an output folder, or to a temporary file without one."""
+    if output is not None and (output / "manifest.json").is_file():
+        path = output / f"{command}.log"
+        try:
+            with path.open("a", encoding="utf-8") as log:
+                traceback.print_exc(file=log)
+        except OSError:
+            pass  # a full or lost disk may be the fault itself
+        else:
+            return str(path)
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="ssra-engine-", suffix=".log", delete=False, encoding="utf-8"
+    ) as kept:
+        traceback.print_exc(file=kept)
+    return kept.name
+
+
+@click.group(
+    cls=_Commands,
+    no_args_is_help=False,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, prog_name="ssra-engine")
+@click.pass_context
+def main(ctx: click.Context) -> None:
+    """Graded synthetic queries for search, from graded judgments and a pile of documents.
+
+    \b
+    The path, on a simulated world:
+      ssra-engine simulate --documents 2000 --seed 0 --output world
+      ssra-engine build --corpus world/corpus.arrow --judgments world/judgments.arrow \\
+          --pairs world/pairs.arrow --preset tiny --output engines
+      ssra-engine run --input world/corpus.arrow --engines engines --output out
+      ssra-engine evaluate samples out
+
+    \b
+    Exit codes: 0 done; 1 a fault of the program; 2 a mistake in what was given;
+    3 the run ended, but documents failed; 130 interrupted.
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+for _command in (simulate, build, run, evaluate, inspect, doctor):
+    main.add_command(_command)
+
+if __name__ == "__main__":
+    main(prog_name="ssra-engine")

@@ -1,0 +1,75 @@
+"""`ssra-engine build`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ssra_engine.commands.options import GRADES, config_option, remember_output, seed_option
+
+__all__ = ["build"]
+
+#: Option and its place in the configuration.
+_PLACES = {
+    "backbone": "model.backbone",
+    "preset": "model.preset",
+    "grades": "grades",
+    "seed": "seed",
+}
+
+
+@click.command(short_help="Train the score model and the query model (stage 1).")
+@click.option("--corpus", multiple=True, required=True, help="Documents; repeats.")
+@click.option("--judgments", multiple=True, required=True, help="Graded pairs; repeats.")
+@click.option("--pairs", multiple=True, help="Pairs without grades; repeats.")
+@click.option("--backbone", help="Folder of a Hugging Face causal LM, or a GGUF file.")
+@click.option(
+    "--preset", type=click.Choice(["tiny"]), help="Train a small backbone from scratch instead."
+)
+@click.option("--grades", type=GRADES, help="The grade scale. [default: 0,1,2,3]")
+@config_option
+@seed_option
+@click.option(
+    "--output", type=click.Path(path_type=Path), default=Path("engines"), show_default=True
+)
+def build(
+    corpus: tuple[str, ...],
+    judgments: tuple[str, ...],
+    pairs: tuple[str, ...],
+    config: Path | None,
+    output: Path,
+    **options: Any,
+) -> None:
+    """Train the models of a run from graded judgments, and write them into an engines folder.
+
+    The score model learns the judgments, grades the pairs, and the query model learns from both.
+    Run again with nothing changed, it does nothing.
+
+    \b
+    Example:
+      ssra-engine build --corpus world/corpus.arrow --judgments world/judgments.arrow \\
+          --pairs world/pairs.arrow --preset tiny --output engines
+    """
+    from ssra_engine.build import build as build_engines
+    from ssra_engine.commands.printing import print_facts, print_note_if_simulated
+    from ssra_engine.config import load_config
+    from ssra_engine.progress import ProgressBar
+
+    overrides = {place: options[name] for name, place in _PLACES.items()}
+    settings = load_config(config, overrides)
+    remember_output(output)
+    with ProgressBar() as progress:
+        report = build_engines(
+            settings,
+            corpus=corpus,
+            judgments=judgments,
+            pairs=pairs,
+            output=output,
+            progress=progress,
+        )
+    if report.did_nothing:
+        click.echo(f"Nothing has changed: {output} is up to date, nothing was done.")
+    print_facts(f"Engines in {output}", report.figures)
+    print_note_if_simulated(judgments)

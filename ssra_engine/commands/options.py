@@ -1,0 +1,47 @@
+"""Options that several commands have, and types of option values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+__all__ = ["GRADES", "OUTPUT", "config_option", "json_option", "remember_output", "seed_option"]
+
+#: Key of the output folder in the context's `meta`; a traceback goes to its log.
+OUTPUT = "ssra_engine.output"
+
+
+class _Grades(click.ParamType["tuple[int, ...]"]):
+    """Grades as typed: `0,1,2`."""
+
+    name = "0,1,.."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        parts = str(value).split(",")
+        if not all(part.strip().isdecimal() for part in parts):
+            self.fail(f"{value!r} is not a list of grades such as 0,1,2", param, ctx)
+        grades = tuple(int(part) for part in parts)
+        if len(set(grades)) != len(grades):
+            self.fail(f"{value!r} names a grade twice", param, ctx)
+        return grades
+
+
+#: A comma list of distinct grades, tuple[int, ...].
+GRADES = _Grades()
+
+config_option = click.option(
+    "--config", type=click.Path(path_type=Path), help="YAML file of settings; flags go before it."
+)
+seed_option = click.option("--seed", type=click.IntRange(min=0), help="[default: 0]")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def remember_output(folder: Path) -> None:
+    """Name the folder whose log takes the traceback, should the command fail unexpectedly."""
+    click.get_current_context().meta[OUTPUT] = folder
