@@ -453,12 +453,16 @@ def test_a_json_file_that_is_malformed_from_the_start(tmp_path: Path) -> None:
 def test_an_endless_line(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lines, "MAX_LINE_BYTES", 1 << 20)
     monkeypatch.setattr(lines, "_BLOCK_BYTES", 1 << 16)
-    path = write(changed(GOOD, 1, title="x" * (3 << 20)), tmp_path / f"c.{suffix}")
+    long = changed(GOOD, 1, title="x" * (3 << 20))
+    path = write(changed(long, 4, title=""), tmp_path / f"c.{suffix}")
     refused(lambda: stream(path), path, **place(suffix, 1), says="longer than", mend="")
     corpus = open_corpus([path], on_error="reject")
-    assert corpus.table()["doc_id"].to_pylist() == ["d0", "d2", "d3", "d4", "d5"]
+    ((batch, rejected),) = corpus.batches_with_errors(10)
+    assert batch["doc_id"].to_pylist() == ["d0", "d2", "d3", "d5"]
+    for row, message in zip((1, 4), rejected["message"].to_pylist(), strict=True):
+        assert f"line {place(suffix, row)['line']}: " in message
     path.write_bytes(path.read_bytes() + b"x" * (3 << 20))
-    assert open_corpus([path], on_error="reject").check().rejected == 2
+    assert open_corpus([path], on_error="reject").check().rejected == 3
 
 
 @pytest.mark.parametrize(
@@ -476,6 +480,12 @@ def test_a_malformed_csv_row(tmp_path: Path, row: str, says: str) -> None:
     refused(lambda: stream(path), path, line=4, says=says, mend="double quotes")
     corpus = open_corpus([path], on_error="reject")
     assert corpus.table()["doc_id"].to_pylist() == ["a", "z"]
+
+
+def test_a_header_over_two_lines(tmp_path: Path) -> None:
+    path = tmp_path / "c.csv"
+    path.write_text('doc_id,"title","my\nnotes"\na,t,n\nb,,n\n')
+    refused(lambda: stream(path), path, line=4, says="all blank", mend="some words")
 
 
 def test_a_quote_that_never_closes_costs_bounded_memory(

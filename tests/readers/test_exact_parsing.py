@@ -80,3 +80,7 @@ def test_a_bare_null_never_reaches_the_parser_that_it_crashes(line: str) -> None
 def test_plain_blocks_take_the_fast_way() -> None:
     assert jsonl._parse_block(b'{"a": "x"}\n{"g": null}\n', {"a": "text"}, 1) is not None
     assert delimited._parse_block(b'a,"b, c"\r\nd,e\r\n', ["a", "b"], ["b"], ",", 1) is not None
+
+
+def test_two_objects_on_a_line_are_not_two_lines() -> None:
+    assert jsonl._parse_block(b'{"a": "x"} {"a": "y"}\n', {"a": "text"}, 1) is None
