@@ -123,7 +123,10 @@ class Steps:
             with self._store.scratch() as scratch:
                 found = self._corpus.check(scratch)
             record = self._store.record(
-                "corpus", documents=found.documents, rejected=found.rejected
+                "corpus",
+                inputs=list(self._corpus.files),
+                documents=found.documents,
+                rejected=found.rejected,
             )
         return int(record["documents"])
 

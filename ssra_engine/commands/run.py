@@ -138,7 +138,7 @@ def _prepare(
     scale = _grades_of(folder)
     _check_scale(folder, scale, asked.synthesize.grades, _scale_of_file(path))
     settings = load_config(path, {**overrides, "grades": scale})
-    from ssra_engine.build import open_roles
+    from ssra_engine.engine_folder import open_roles
 
     return settings, open_roles(folder, settings)
 

@@ -1,0 +1,148 @@
+"""The output folder of a finished run, as the evaluation reads it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ssra_engine.config import Config, load_config
+from ssra_engine.errors import StoreError
+from ssra_engine.reasons import KEPT, encode_reasons
+
+__all__ = ["SAMPLES", "Outputs", "Part", "open_outputs", "read_samples"]
+
+#: Samples of a part, kept and rejected together; `reason` is a code of `reasons`.
+SAMPLES = pa.schema(
+    [
+        pa.field("query", pa.string()),
+        pa.field("doc_id", pa.string()),
+        pa.field("target", pa.int8()),
+        pa.field("grade", pa.int8()),
+        pa.field("sample", pa.int16()),
+        pa.field("reason", pa.int8()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One synthesis of a run: a round's, or the final one.
+
+    Attributes:
+        name: "round 1", .. or "final".
+        model: version of the query model that wrote it, from 1.
+        folders: of its kept and its rejected rows.
+        documents: how many it was asked for.
+        first_wave: samples asked for per document and grade before any was judged.
+    """
+
+    name: str
+    model: int
+    folders: tuple[Path, Path]
+    documents: int
+    first_wave: int
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """A finished run.
+
+    Attributes:
+        folder: its output folder.
+        config: of the run.
+        inputs: files of its documents, as the run named them.
+        fingerprint: of those files (`corpus.Corpus.fingerprint`).
+        parts: rounds in order, then the final synthesis.
+    """
+
+    folder: Path
+    config: Config
+    inputs: tuple[str, ...]
+    fingerprint: str
+    parts: tuple[Part, ...]
+
+
+def open_outputs(folder: Path) -> Outputs:
+    """Look at an output folder.
+
+    Raises:
+        StoreError: it is not the output of a run, or the run has not ended.
+    """
+    manifest = _read_manifest(folder)
+    config = load_config(folder / "config.yaml")
+    corpus = next(record for record in manifest["records"] if record["kind"] == "corpus")
+    documents, settings = int(corpus["documents"]), config.refine
+    parts = [
+        Part(
+            f"round {number}",
+            number,
+            (folder / f"rounds/{number}/kept", folder / f"rounds/{number}/rejected"),
+            min(documents, settings.documents),
+            settings.samples,
+        )
+        for number in range(1, settings.rounds + 1)
+    ]
+    final = (folder / "synthetic", folder / "rejected")
+    parts.append(Part("final", settings.rounds + 1, final, documents, config.synthesize.per_grade))
+    return Outputs(
+        folder,
+        config,
+        tuple(corpus.get("inputs", ())),
+        manifest["fingerprint"]["inputs"],
+        tuple(parts),
+    )
+
+
+def read_samples(part: Part) -> Iterator[pa.Table]:
+    """The samples of a part (`SAMPLES`), file by file; documents that failed are left out.
+
+    Raises:
+        StoreError: a file is missing or damaged.
+    """
+    for kind, folder in zip(("kept", "rejected"), part.folders, strict=True):
+        files = sorted(folder.glob("part-*"))
+        if not files:
+            raise StoreError(f"{folder}: there are no {kind} rows. Run again into another folder.")
+        for path in files:
+            table = _read_table(path, rejected=kind == "rejected")
+            yield table.filter(table.column("target").is_valid())
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / "manifest.json"
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        state = manifest["state"]
+    except FileNotFoundError as error:
+        raise StoreError(
+            f"{folder}: not the output of a run. Give the --output of `ssra-engine run`."
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{path}: not the manifest of a run.") from error
+    if state != "finished":
+        raise StoreError(f"{folder}: the run has not ended. Run the same command again first.")
+    return manifest
+
+
+def _read_table(path: Path, *, rejected: bool) -> pa.Table:
+    names = [name for name in SAMPLES.names if rejected or name != "reason"]
+    try:
+        if path.suffix == ".parquet":
+            table = pq.read_table(path, columns=names)
+        else:
+            with pa.memory_map(str(path)) as source:
+                table = pa.ipc.open_file(source).read_all().select(names)
+    except (OSError, KeyError, pa.ArrowException) as error:
+        raise StoreError(f"{path}: cannot be read: {error}.") from error
+    if rejected:
+        codes = pa.array(encode_reasons(table.column("reason")))
+        table = table.drop_columns(["reason"]).append_column("reason", codes)
+    else:
+        table = table.append_column("reason", pa.array([KEPT] * len(table), pa.int8()))
+    return table.select(SAMPLES.names).cast(SAMPLES)
