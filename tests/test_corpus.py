@@ -150,6 +150,13 @@ def test_folders_globs_and_uris(tmp_path: Path) -> None:
     assert len(open_corpus([f"{uri}/**/*.arrow", f"{uri}/b*"]).files) == 2
 
 
+def test_a_folder_is_sorted_whatever_the_file_system_says(tmp_path: Path) -> None:
+    for i in range(40):
+        write(documents(1, i), tmp_path / f"part-{i * 7 % 40:02}.csv")
+    names = [Path(name).name for name in open_corpus([tmp_path]).files]
+    assert names == sorted(names)
+
+
 def test_limit_counts_documents_read(tmp_path: Path) -> None:
     files = [
         write(documents(10), tmp_path / "a.csv"),

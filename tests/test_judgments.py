@@ -61,14 +61,18 @@ def test_several_annotators_become_their_lower_median(
         ("q", "a", 3, "train"),
         ("q", "b", 2, "train"),
         ("r", "a", 2, "dev"),
+        ("q", "c", 0, "train"),
     )
     with caplog.at_level(logging.WARNING):
         table = read_judgments([write(rows, tmp_path / "j.parquet")], (0, 1, 2, 3))
     assert table.schema.equals(JUDGMENTS)
     assert table.to_pylist() == judged(
-        ("q", "a", 3, "train"), ("q", "b", 1, "train"), ("r", "a", 2, "dev")
+        ("q", "a", 3, "train"),
+        ("q", "b", 1, "train"),
+        ("r", "a", 2, "dev"),
+        ("q", "c", 0, "train"),
     )
-    assert "4 of 7 judgments" in caplog.text
+    assert "4 of 8 judgments" in caplog.text
     assert "2 pairs had several grades" in caplog.text
 
 
