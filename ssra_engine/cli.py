@@ -18,7 +18,7 @@ from ssra_engine.commands.build import build
 from ssra_engine.commands.doctor import doctor
 from ssra_engine.commands.evaluate import evaluate
 from ssra_engine.commands.inspect import inspect
-from ssra_engine.commands.options import OUTPUT
+from ssra_engine.commands.options import LOG
 from ssra_engine.commands.run import run
 from ssra_engine.commands.simulate import simulate
 from ssra_engine.errors import SsraError
@@ -53,23 +53,22 @@ class _Commands(click.Group):
             click.echo("Interrupted.", err=True)
             ctx.exit(_INTERRUPTED)
         except Exception as error:
-            log = _write_traceback(ctx.meta.get(OUTPUT), str(ctx.invoked_subcommand))
+            log = _write_traceback(ctx.meta.get(LOG))
             told = traceback.format_exception_only(error)[-1].strip()
             click.echo(f"Error: a fault of ssra-engine: {told} (traceback in {log})", err=True)
             ctx.exit(1)
 
 
-def _write_traceback(output: Path | None, command: str) -> str:
-    """Append the traceback to the log of an output folder, or to a temporary file without one."""
-    if output is not None and (output / "manifest.json").is_file():
-        path = output / f"{command}.log"
+def _write_traceback(log: Path | None) -> str:
+    """Append the traceback to the log of a run that has begun one, or to a temporary file."""
+    if log is not None and log.is_file():
         try:
-            with path.open("a", encoding="utf-8") as log:
-                traceback.print_exc(file=log)
+            with log.open("a", encoding="utf-8") as file:
+                traceback.print_exc(file=file)
         except OSError:
             pass  # a full or lost disk may be the fault itself
         else:
-            return str(path)
+            return str(log)
     with tempfile.NamedTemporaryFile(
         "w", prefix="ssra-engine-", suffix=".log", delete=False, encoding="utf-8"
     ) as kept:

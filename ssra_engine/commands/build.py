@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ssra_engine.commands.options import GRADES, config_option, remember_output, seed_option
+from ssra_engine.commands.options import GRADES, config_option, seed_option
 
 __all__ = ["build"]
 
@@ -59,7 +59,6 @@ def build(
 
     overrides = {place: options[name] for name, place in _PLACES.items()}
     settings = load_config(config, overrides)
-    remember_output(output)
     with ProgressBar() as progress:
         report = build_engines(
             settings,

@@ -72,7 +72,7 @@ def _print_report(report: dict[str, Any]) -> None:
         click.echo(
             "Grades come from the oracle of the simulation, which parses the query and compares it "
             "with the document's facets;\na query that it cannot parse counts as wrong. Percent "
-            "[Wilson 95 % interval] of samples. The first and the last query\nmodel are compared "
+            "[Wilson 95 % interval] samples. The first and the last query\nmodel are compared "
             "on the same documents."
         )
     elif report["simulated"]:
@@ -134,6 +134,6 @@ def _oracle_table(rows: list[dict[str, Any]]) -> Table:
 
 def _share(row: dict[str, Any]) -> str:
     if row["rate"] is None:
-        return "- of 0"
+        return "- 0"
     share, low, high = (100 * row[name] for name in ("rate", "low", "high"))
-    return f"{share:.1f} [{low:.1f}-{high:.1f}] of {row['samples']:,}"
+    return f"{share:.1f} [{low:.0f}-{high:.0f}] {row['samples']:,}"

@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-__all__ = ["GRADES", "OUTPUT", "config_option", "json_option", "remember_output", "seed_option"]
+__all__ = ["GRADES", "LOG", "config_option", "json_option", "remember_log", "seed_option"]
 
-#: Key of the output folder in the context's `meta`; a traceback goes to its log.
-OUTPUT = "ssra_engine.output"
+#: Key, in the context's `meta`, of the log that takes a traceback.
+LOG = "ssra_engine.log"
 
 
 class _Grades(click.ParamType["tuple[int, ...]"]):
@@ -42,6 +42,6 @@ seed_option = click.option("--seed", type=click.IntRange(min=0), help="[default:
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-def remember_output(folder: Path) -> None:
-    """Name the folder whose log takes the traceback, should the command fail unexpectedly."""
-    click.get_current_context().meta[OUTPUT] = folder
+def remember_log(log: Path) -> None:
+    """Name the log that takes the traceback, should the command fail unexpectedly."""
+    click.get_current_context().meta[LOG] = log

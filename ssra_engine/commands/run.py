@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ssra_engine.commands.options import GRADES, config_option, remember_output, seed_option
+from ssra_engine.commands.options import GRADES, config_option, remember_log, seed_option
 
 if TYPE_CHECKING:
     from ssra_engine.config import Config
@@ -107,7 +106,7 @@ def run(
     if dry_run:
         _print_plan(plan(settings, inputs, roles), settings, output)
         return
-    remember_output(output)
+    remember_log(output / "run.log")
     with ProgressBar() as progress:
         result = run_method(settings, inputs, roles, output, progress)
     _print_result(result, inputs)
@@ -135,28 +134,12 @@ def _prepare(
         settings = load_config(path, overrides)
         return settings, fake_roles(settings.grades)
     folder = engines or _DEFAULT_ENGINES
-    scale = _grades_of(folder)
+    from ssra_engine.engine_folder import open_roles, read_engines
+
+    scale = read_engines(folder).grades
     _check_scale(folder, scale, asked.synthesize.grades, _scale_of_file(path))
     settings = load_config(path, {**overrides, "grades": scale})
-    from ssra_engine.engine_folder import open_roles
-
     return settings, open_roles(folder, settings)
-
-
-def _grades_of(engines: Path) -> tuple[int, ...]:
-    """The grade scale of an engines folder, from its manifest."""
-    from ssra_engine.errors import EngineError
-
-    mend = "Make it with `ssra-engine build`, or give the right --engines."
-    path = engines / "manifest.json"
-    if not path.is_file():
-        what = "not an engines folder" if engines.is_dir() else "no such engines folder"
-        raise EngineError(f"{engines}: {what}. {mend}")
-    try:
-        scale = tuple(int(grade) for grade in json.loads(path.read_text("utf-8"))["grades"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise EngineError(f"{path}: not the manifest of engines. {mend}") from error
-    return scale
 
 
 def _scale_of_file(path: Path | None) -> tuple[int, ...] | None:
