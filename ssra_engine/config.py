@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from ssra_engine.errors import ConfigError
 
 __all__ = [
+    "PRESETS",
     "AnnotateConfig",
     "Config",
     "EngineConfig",
@@ -28,6 +29,19 @@ __all__ = [
     "TrainConfig",
     "load_config",
 ]
+
+#: Settings that a preset lays under the user's own.
+PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "model": {
+            "max_document_tokens": 96,
+            "max_query_tokens": 24,
+            "score": {"epochs": 4, "rate": 5e-4, "batch_rows": 16},
+            "query": {"epochs": 4, "rate": 1e-3, "batch_rows": 16},
+        },
+        "synthesize": {"max_new_tokens": 24},
+    }
+}
 
 
 class _Section(BaseModel):
@@ -56,10 +70,11 @@ class TinyConfig(_Section):
 
     vocabulary: int = Field(4096, ge=300)
     width: int = Field(192, ge=32)
-    layers: int = Field(4, ge=1)
-    heads: int = Field(4, ge=1)
+    layers: int = Field(3, ge=1)
+    heads: int = Field(4, ge=2)
     pretrain_tokens: int = Field(600_000, ge=0, description="tokens seen before any judgment")
-    pretrain_rate: float = Field(2e-3, gt=0)
+    pretrain_rate: float = Field(1e-3, gt=0)
+    pretrain_rows: int = Field(8, ge=1, description="documents in a pretraining step")
 
 
 class TrainConfig(_Section):
@@ -226,6 +241,10 @@ def load_config(path: str | Path | None = None, overrides: dict[str, Any] | None
                 raise ConfigError(f"{source}: '{parent}' must be a mapping of settings.")
             node = child
         node[leaf] = value
+    model = tree.get("model")
+    preset = model.get("preset") if isinstance(model, dict) else None
+    if isinstance(preset, str) and preset in PRESETS:
+        tree = _lay_over(PRESETS[preset], tree)
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
@@ -237,6 +256,15 @@ def load_config(path: str | Path | None = None, overrides: dict[str, Any] | None
             if first["type"] != "extra_forbidden"
             else f"{source}: {place}: no such setting."
         ) from error
+
+
+def _lay_over(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, above in top.items():
+        below = merged.get(key)
+        both = isinstance(below, dict) and isinstance(above, dict)
+        merged[key] = _lay_over(dict(below or {}), above) if both else above
+    return merged
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

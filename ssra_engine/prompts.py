@@ -95,8 +95,15 @@ class PromptTemplate:
         """Ask for the grade of each query; the next token is the grade's digit."""
         if isinstance(queries, pa.ChunkedArray):
             queries = queries.combine_chunks()
-        before, after = self._score_parts(grades)
+        before, after = self.score_parts(grades)
         return pc.binary_join_element_wise(before, collapse_whitespace(queries), after, "")
+
+    def score_parts(self, grades: int) -> tuple[str, str]:
+        """What stands before and after the query in a score suffix."""
+        if not self.instruct:
+            return "Q: ", "\nG:"
+        scale = "\n".join(f"{g}: {meaning}" for g, meaning in enumerate(grade_meanings(grades)))
+        return "Search query: ", f"\nGrades: the document\n{scale}\nGrade of the query:\n"
 
     def query_suffixes(self, targets: Sequence[int], grades: int) -> list[str]:
         """Ask for a query at each target grade; the answer ends with `STOP`."""
@@ -111,18 +118,12 @@ class PromptTemplate:
 
     def completion(self, query: str) -> str:
         """What the query model is trained to write after a query suffix."""
-        return f" {query}{STOP}" if self.instruct else f"{query}{STOP}"
-
-    def _score_parts(self, grades: int) -> tuple[str, str]:
-        if not self.instruct:
-            return "Q:", "\nG:"
-        scale = "\n".join(f"{g}: {meaning}" for g, meaning in enumerate(grade_meanings(grades)))
-        return "Search query: ", f"\nGrades: the document\n{scale}\nGrade of the query:\n"
+        return f" {query}{STOP}"
 
 
 TEMPLATES: Mapping[str, PromptTemplate] = {
     "plain": PromptTemplate(
-        "plain", {"title": "T:", "text": "X:", "ocr": "O:", "asr": "A:"}, "", instruct=False
+        "plain", {"title": "T: ", "text": "X: ", "ocr": "O: ", "asr": "A: "}, "", instruct=False
     ),
     "instruct": PromptTemplate(
         "instruct",

@@ -1,0 +1,291 @@
+"""Stage 1: from judgments to a score model and a query model, in one engines folder.
+
+    judgments -> score model -> grades for the unlabelled pairs -> query model
+
+The folder holds ``score/`` and ``query/`` (plain safetensors folders that any backend opens, LoRA
+merged), ``d2q.arrow`` (what the query model learned from, `schema.D2Q`), ``config.yaml`` and
+``manifest.json``, and appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ssra_engine import __version__
+from ssra_engine.config import Config
+from ssra_engine.corpus import Corpus, open_corpus
+from ssra_engine.durable import put_folder, remove, writing
+from ssra_engine.engine_folder import MANIFEST, content_key, engine_options, read_engines
+from ssra_engine.errors import ConfigError, StoreError
+from ssra_engine.judgments import read_judgments, read_pairs
+from ssra_engine.prompts import TEMPLATES
+from ssra_engine.schema import D2Q, PAIRS
+from ssra_engine.stages.annotate import annotated, d2q_rows, score_requests, training_data
+from ssra_engine.stages.filter import score
+from ssra_engine.steps import NoProgress, Progress
+
+__all__ = ["BuildReport", "build"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """How a build ended.
+
+    Attributes:
+        output: the engines folder.
+        figures: what the manifest holds of the data, the score model's quality and the training.
+        did_nothing: the folder was there already, made of the same data and settings.
+    """
+
+    output: Path
+    figures: dict[str, Any]
+    did_nothing: bool
+
+
+@dataclass(frozen=True)
+class _Data:
+    """Checked input: prompt text of every document, judged rows by split, unlabelled pairs."""
+
+    documents: pa.Table
+    train: pa.Table
+    held_out: pa.Table
+    pairs: pa.Table
+
+
+def build(
+    config: Config,
+    *,
+    corpus: Sequence[str | Path],
+    judgments: Sequence[str | Path],
+    pairs: Sequence[str | Path] = (),
+    output: str | Path,
+    progress: Progress | None = None,
+) -> BuildReport:
+    """Train the score model, grade the pairs with it, and train the query model.
+
+    Args:
+        config: the tree; `model` says which backbone.
+        corpus: documents; see `open_corpus`.
+        judgments: graded rows; only those of split ``train`` are trained on, ``dev`` stops the
+            training and calibrates.
+        pairs: unlabelled (query, doc_id) rows, as of a click log.
+        output: the engines folder. The same data and settings again: nothing is done. Others: it is
+            built anew and replaced when the new one is whole.
+        progress: told of each step.
+
+    Raises:
+        ConfigError: no backbone is given.
+        DataError: an input is bad; see `read_judgments`, `read_pairs` and `open_corpus`.
+        StoreError: `output` holds something else, or cannot be written.
+    """
+    steps = progress or NoProgress()
+    if config.model.backbone is None and config.model.preset is None:
+        raise ConfigError("No backbone: give --backbone FOLDER_OR_GGUF or --preset tiny.")
+    output = Path(output)
+    _check_output(output)
+    steps.begin("read the data", 0, 0)
+    opened = open_corpus(corpus, limit=config.input.limit, on_error=config.input.on_error)
+    data = _read(config, opened, judgments, pairs)
+    fingerprint = {
+        "version": __version__,
+        "config": config.model_dump(mode="json", include={"seed", "grades", "model", "annotate"}),
+        "backbone": "" if config.model.backbone is None else content_key(config.model.backbone),
+        "corpus": opened.fingerprint(),
+        "judgments": _inputs_key(judgments),
+        "pairs": _inputs_key(pairs),
+    }
+    there = read_engines(output) if (output / MANIFEST).exists() else None
+    if there is not None and there.manifest["fingerprint"] == fingerprint:
+        return BuildReport(output, there.manifest["figures"], did_nothing=True)
+    figures: dict[str, Any] = {}
+
+    def fill(folder: Path) -> None:
+        figures.update(_train(config, data, folder, fingerprint, steps))
+
+    replaced = output.with_name(output.name + ".old")
+    new = output.with_name(output.name + ".new")
+    with writing(output):
+        remove(new)
+    put_folder(new, fill)
+    with writing(output):
+        remove(replaced)
+        if output.exists():
+            output.rename(replaced)
+        new.rename(output)
+        remove(replaced)
+    return BuildReport(output, figures, did_nothing=False)
+
+
+def _inputs_key(inputs: Sequence[str | Path]) -> str:
+    """Key of the bytes of some input files; empty where there are none."""
+    return " ".join(content_key(path) for path in inputs)
+
+
+def _check_output(output: Path) -> None:
+    if output.exists() and (
+        not output.is_dir() or (any(output.iterdir()) and not (output / MANIFEST).exists())
+    ):
+        raise StoreError(f"{output}: not empty and not an engines folder. Give another --output.")
+    with writing(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _template(config: Config) -> str:
+    return config.model.prompts or ("plain" if config.model.preset else "instruct")
+
+
+def _read(
+    config: Config,
+    opened: Corpus,
+    judgments: Sequence[str | Path],
+    pairs: Sequence[str | Path],
+) -> _Data:
+    opened.check()
+    table = opened.table()
+    texts = TEMPLATES[_template(config)].documents(table)
+    documents = pa.table({"doc_id": table["doc_id"], "document": texts})
+    judged = read_judgments(judgments, config.grades, doc_ids=table["doc_id"], seed=config.seed)
+    unlabelled = read_pairs(pairs, doc_ids=table["doc_id"]) if pairs else PAIRS.empty_table()
+    by_split = [
+        d2q_rows(judged.filter(pc.equal(judged["split"], split)), documents, "judgment")
+        for split in ("train", "dev")
+    ]
+    return _Data(documents, by_split[0], by_split[1], unlabelled)
+
+
+def _train(
+    config: Config, data: _Data, folder: Path, fingerprint: dict[str, Any], steps: Progress
+) -> dict[str, Any]:
+    from ssra_engine.models.backbone import load_backbone, save_backbone
+    from ssra_engine.models.questions import QuestionEncoder
+    from ssra_engine.models.role_models import train_query_model, train_score_model
+
+    model = config.model
+    template = TEMPLATES[_template(config)]
+    lora = None if model.preset else model.lora
+    backbone = folder / "backbone" if model.preset else Path(str(model.backbone))
+    figures: dict[str, Any] = {
+        "documents": len(data.documents),
+        "judgments": {"train": len(data.train), "dev": len(data.held_out)},
+        "pairs": len(data.pairs),
+    }
+    if model.preset:
+        steps.begin("train the tiny backbone", 0, 0)
+        figures["backbone"] = _train_tiny(config, data, backbone)
+    network, tokenizer = load_backbone(backbone)
+    encoder = QuestionEncoder(
+        tokenizer,
+        template,
+        len(config.grades),
+        max_document_tokens=model.max_document_tokens,
+        max_query_tokens=model.max_query_tokens,
+    )
+    steps.begin("train the score model", 0, 0)
+    network, card = train_score_model(
+        network, encoder, data.train, data.held_out, model.score, lora=lora, seed=config.seed
+    )
+    figures["score"] = card
+    save_backbone(network, tokenizer, folder / "score")
+    d2q = _d2q(config, data, folder, card["temperature"], steps)
+    figures["d2q"] = _counts(d2q, len(config.grades))
+    steps.begin("train the query model", 0, 0)
+    network, tokenizer = load_backbone(backbone)
+    network, figures["query"] = train_query_model(
+        network, encoder, d2q, model.query, lora=lora, seed=config.seed
+    )
+    save_backbone(network, tokenizer, folder / "query")
+    if model.preset:
+        remove(backbone)
+    with pa.OSFile(str(folder / "d2q.arrow"), "wb") as sink, pa.ipc.new_file(sink, D2Q) as writer:
+        writer.write_table(d2q)
+    (folder / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    manifest = {
+        "version": 1,
+        "fingerprint": fingerprint,
+        "grades": list(config.grades),
+        "template": template.name,
+        "figures": figures,
+    }
+    (folder / MANIFEST).write_text(
+        json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8"
+    )
+    return figures
+
+
+def _train_tiny(config: Config, data: _Data, folder: Path) -> dict[str, float]:
+    from ssra_engine.models.backbone import save_backbone
+    from ssra_engine.models.questions import QuestionEncoder
+    from ssra_engine.models.tiny import new_backbone, pretrain, train_tokenizer
+
+    model = config.model
+    template = TEMPLATES[_template(config)]
+    documents = data.documents["document"].to_pylist()
+    queries = pc.unique(
+        pa.chunked_array([*data.train["query"].chunks, *data.pairs["query"].chunks])
+    )
+    asked = (f"Q: {query}\n" for query in queries.to_pylist())
+    tokenizer = train_tokenizer([*documents, *asked], model.tiny.vocabulary)
+    encoder = QuestionEncoder(
+        tokenizer,
+        template,
+        len(config.grades),
+        max_document_tokens=model.max_document_tokens,
+        max_query_tokens=model.max_query_tokens,
+    )
+    context = model.max_document_tokens + 4 * model.max_query_tokens + 64
+    network = new_backbone(tokenizer, model.tiny, context, config.seed)
+    figures = pretrain(network, encoder, documents, model.tiny, seed=config.seed)
+    save_backbone(network, tokenizer, folder)
+    return figures
+
+
+def _d2q(
+    config: Config, data: _Data, folder: Path, temperature: float, steps: Progress
+) -> pa.Table:
+    """Grade the pairs with the score model just saved, and merge them with the judgments."""
+    from ssra_engine.engines import load_engine
+
+    documents = data.documents
+    labels = [str(grade) for grade in config.grades]
+    rows = d2q_rows(
+        data.pairs.append_column("grade", pa.array([0] * len(data.pairs), pa.int8())),
+        documents,
+        "score",
+    )
+    steps.begin("grade the pairs", len(rows), 0)
+    engine = load_engine(folder / "score", **engine_options(config, config.engine.backend))
+    try:
+        requests = score_requests(rows, TEMPLATES[_template(config)], len(config.grades))
+        probs = score(engine, requests, labels, temperature, steps.update)
+    finally:
+        engine.close()
+    graded = annotated(data.pairs, probs)
+    return training_data(
+        data.train,
+        d2q_rows(graded, documents, "score"),
+        probs.max(1, initial=0.0),
+        most=config.annotate.max_documents_per_query,
+        least=config.annotate.min_confidence,
+    )
+
+
+def _counts(d2q: pa.Table, grades: int) -> dict[str, list[int]]:
+    """Rows of each grade, by source."""
+    return {
+        source: [
+            pc.sum(pc.and_(pc.equal(d2q["source"], source), pc.equal(d2q["grade"], grade))).as_py()
+            or 0
+            for grade in range(grades)
+        ]
+        for source in ("judgment", "score")
+    }

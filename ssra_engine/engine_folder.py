@@ -1,0 +1,158 @@
+"""What `build` wrote: an engines folder, opened as the roles of a run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import xxhash
+
+from ssra_engine.config import Config, load_config
+from ssra_engine.engines import load_engine
+from ssra_engine.engines.engine import Engine
+from ssra_engine.errors import EngineError
+from ssra_engine.prompts import TEMPLATES
+from ssra_engine.roles import Roles
+
+__all__ = ["MANIFEST", "Engines", "content_key", "engine_options", "open_roles", "read_engines"]
+
+MANIFEST = "manifest.json"
+_MEND = "Make it anew with `ssra-engine build`, or give the right --engines"
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Engines:
+    """An engines folder: its manifest, and the configuration it was built with."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    config: Config
+
+    @property
+    def grades(self) -> tuple[int, ...]:
+        """The scale of the models."""
+        return tuple(self.manifest["grades"])
+
+
+def read_engines(folder: str | Path) -> Engines:
+    """Read the manifest of an engines folder; no model is loaded.
+
+    Raises:
+        EngineError: it is not a whole engines folder.
+    """
+    folder = Path(folder)
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        whole = manifest["version"] == 1 and all(
+            key in manifest for key in ("fingerprint", "grades", "template", "figures")
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EngineError(f"{folder}: not an engines folder. {_MEND}.") from error
+    if not whole or manifest["template"] not in TEMPLATES:
+        raise EngineError(f"{path}: written by another version of this program. {_MEND}.")
+    for part in ("score", "query", "d2q.arrow"):
+        if not (folder / part).exists():
+            raise EngineError(f"{folder}: '{part}' is missing. {_MEND}.")
+    return Engines(folder, manifest, load_config(folder / "config.yaml"))
+
+
+def open_roles(folder: str | Path, config: Config) -> Roles:
+    """The models of an engines folder, to be loaded when a run needs them.
+
+    Args:
+        folder: what `build` wrote.
+        config: of the run: backend, precision, batches and threads.
+
+    Raises:
+        EngineError: it is not a whole engines folder.
+    """
+    engines = read_engines(folder)
+    built = engines.config
+    options = engine_options(built, config.engine.backend, config)
+
+    def open_query(trained: Path | None) -> Engine:
+        return load_engine(engines.folder / "query" if trained is None else trained, **options)
+
+    def retrain(d2q: pa.Table, target: Path, seed: int) -> None:
+        _retrain(engines, d2q, target, seed)
+
+    return Roles(
+        fingerprint=content_key(engines.folder),
+        template=TEMPLATES[engines.manifest["template"]],
+        labels=tuple(str(grade) for grade in engines.grades),
+        temperature=float(engines.manifest["figures"]["score"]["temperature"]),
+        open_score=lambda: load_engine(engines.folder / "score", **options),
+        open_query=open_query,
+        d2q=lambda: _read_table(engines.folder / "d2q.arrow"),
+        retrain=retrain,
+    )
+
+
+def engine_options(built: Config, backend: str, run: Config | None = None) -> dict[str, Any]:
+    """Options of `load_engine` for models built with `built`, in a run of `run`.
+
+    A preset's model is too small for bfloat16 to pay, so it stays in float32 unless asked.
+    """
+    settings = (run or built).engine
+    options: dict[str, Any] = {"backend": backend}
+    if backend != "fake":
+        small = built.model.preset is not None and settings.dtype == "auto"
+        options |= {
+            "dtype": "float32" if small else settings.dtype,
+            "batch_tokens": settings.batch_tokens,
+            "threads": settings.threads,
+            "max_document_tokens": built.model.max_document_tokens,
+        }
+    return options
+
+
+def content_key(path: str | Path) -> str:
+    """XXH3-128 over the bytes of a file, or over the names and bytes of a folder's files.
+
+    Anything that is not a local file or folder is known by its name only.
+    """
+    path = Path(path)
+    digest = xxhash.xxh3_128()
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    if not path.exists():
+        digest.update(str(path).encode())
+        files = []
+    for file in files:
+        digest.update(str(file.relative_to(path)).encode())
+        with file.open("rb") as stream:
+            while chunk := stream.read(_CHUNK):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _retrain(engines: Engines, d2q: pa.Table, target: Path, seed: int) -> None:
+    """Train the first query model further on `d2q`, with the settings of its own training."""
+    from ssra_engine.models.backbone import load_backbone, save_backbone
+    from ssra_engine.models.questions import QuestionEncoder
+    from ssra_engine.models.role_models import train_query_model
+
+    model = engines.config.model
+    network, tokenizer = load_backbone(engines.folder / "query")
+    encoder = QuestionEncoder(
+        tokenizer,
+        TEMPLATES[engines.manifest["template"]],
+        len(engines.grades),
+        max_document_tokens=model.max_document_tokens,
+        max_query_tokens=model.max_query_tokens,
+    )
+    lora = None if model.preset else model.lora
+    network, _ = train_query_model(network, encoder, d2q, model.query, lora=lora, seed=seed)
+    save_backbone(network, tokenizer, target)
+
+
+def _read_table(path: Path) -> pa.Table:
+    try:
+        with pa.memory_map(str(path)) as source:
+            return pa.ipc.open_file(source).read_all()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise EngineError(f"{path}: not readable: {error}. {_MEND}.") from error

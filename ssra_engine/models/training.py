@@ -1,0 +1,179 @@
+"""Supervised training of a causal LM on packed questions, through the transformers `Trainer`."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.functional import cross_entropy, linear
+from transformers import (
+    EarlyStoppingCallback,
+    PreTrainedModel,
+    PrinterCallback,
+    Trainer,
+    TrainingArguments,
+)
+from transformers.trainer_pt_utils import LengthGroupedSampler
+from transformers.utils import logging
+
+from ssra_engine.config import TrainConfig
+from ssra_engine.models.packing import IGNORED, PackedSequence, collate
+
+__all__ = ["target_logits", "train"]
+
+
+def target_logits(
+    model: Any, inputs: dict[str, torch.Tensor], label_ids: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits at the positions that carry a target, and the mask of those positions.
+
+    The head is computed for these positions only and, where `label_ids` is given, for the label
+    rows only: for a 4,096-token vocabulary and four labels that is a thousandth of the head.
+
+    Returns:
+        float32[P, vocabulary or len(label_ids)] and bool[B, T] with P true entries.
+    """
+    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    hidden = causal.get_decoder()(
+        input_ids=inputs["input_ids"],
+        position_ids=inputs["position_ids"],
+        attention_mask=inputs["attention_mask"],
+        use_cache=False,
+    ).last_hidden_state
+    chosen = inputs["targets"] != IGNORED
+    head = causal.get_output_embeddings()
+    if label_ids is None:
+        logits = head(hidden[chosen])
+    else:
+        bias = None if head.bias is None else head.bias[label_ids]
+        logits = linear(hidden[chosen], head.weight[label_ids], bias)
+    cap = getattr(causal.config.get_text_config(), "final_logit_softcapping", None)
+    logits = logits.float()
+    return (logits if cap is None else cap * torch.tanh(logits / cap)), chosen
+
+
+class _PackedTrainer(Trainer):  # type: ignore[misc]  # transformers is seen as untyped
+    """Weighted cross-entropy over packed sequences, optionally over label tokens only."""
+
+    def __init__(self, *args: Any, label_ids: torch.Tensor | None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._label_ids = label_ids
+        self.model_accepts_loss_kwargs = False
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, torch.Tensor], return_outputs: bool = False, **_: Any
+    ) -> Any:
+        logits, chosen = target_logits(model, inputs, self._label_ids)
+        targets, weights = inputs["targets"][chosen], inputs["weights"][chosen]
+        if self._label_ids is not None:
+            targets = (targets[:, None] == self._label_ids).int().argmax(1)
+        losses = cross_entropy(logits, targets, reduction="none")
+        loss = (losses * weights).sum() / weights.sum()
+        return (loss, {"logits": logits}) if return_outputs else loss
+
+    def prediction_step(self, model: Any, inputs: Any, *_: Any, **__: Any) -> Any:
+        with torch.no_grad():
+            return self.compute_loss(model, self._prepare_inputs(inputs)).detach(), None, None
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        rows = self.train_dataset if train_dataset is None else train_dataset
+        return LengthGroupedSampler(self.args.train_batch_size, lengths=[len(row) for row in rows])
+
+
+def train(
+    model: PreTrainedModel,
+    sequences: Sequence[PackedSequence],
+    config: TrainConfig,
+    *,
+    pad_id: int,
+    seed: int,
+    label_ids: Sequence[int] | None = None,
+    held_out: Sequence[PackedSequence] = (),
+) -> dict[str, float]:
+    """Train `model` in place; with `held_out`, stop early and end with the best weights.
+
+    Args:
+        model: a causal LM, or a peft model around one.
+        sequences: training data; see `packing.pack`.
+        config: epochs, rate and schedule.
+        pad_id: token that fills short rows.
+        seed: of data order and dropout.
+        label_ids: restrict the softmax to these tokens (every target must be one of them).
+        held_out: data whose loss decides when to stop.
+
+    Returns:
+        ``train_loss`` and, with `held_out`, ``held_out_loss`` of the kept weights.
+    """
+    with tempfile.TemporaryDirectory(prefix="ssra-train-") as scratch:
+        trainer = _PackedTrainer(
+            model=model,
+            args=_arguments(Path(scratch), config, seed, early_stop=bool(held_out)),
+            train_dataset=list(sequences),
+            eval_dataset=list(held_out) or None,
+            data_collator=lambda rows: collate(rows, pad_id),
+            callbacks=[EarlyStoppingCallback(config.patience)] if held_out else None,
+            label_ids=None if label_ids is None else torch.tensor(label_ids),
+        )
+        trainer.remove_callback(PrinterCallback)
+        with _quiet_transformers():
+            outcome = trainer.train()
+        figures = {"train_loss": float(outcome.training_loss)}
+        if held_out:
+            figures["held_out_loss"] = float(trainer.state.best_metric)
+    model.eval()
+    return figures
+
+
+@contextlib.contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """No bars for checkpoints and no word on tied weights that a checkpoint rightly leaves out."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _arguments(
+    folder: Path, config: TrainConfig, seed: int, *, early_stop: bool
+) -> TrainingArguments:
+    watch: dict[str, Any] = {}
+    if early_stop:
+        watch = {
+            "eval_strategy": "epoch",
+            "save_strategy": "epoch",
+            "save_total_limit": 1,
+            "save_only_model": True,
+            "load_best_model_at_end": True,
+            "metric_for_best_model": "eval_loss",
+            "greater_is_better": False,
+        }
+    return TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=config.epochs,
+        per_device_train_batch_size=config.batch_rows,
+        per_device_eval_batch_size=config.batch_rows,
+        learning_rate=config.rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=config.warmup,
+        weight_decay=config.weight_decay,
+        max_grad_norm=1.0,
+        seed=seed % 2**32,
+        data_seed=seed % 2**32,
+        use_cpu=not torch.cuda.is_available(),
+        remove_unused_columns=False,
+        prediction_loss_only=True,
+        disable_tqdm=True,
+        logging_strategy="no",
+        report_to="none",
+        dataloader_pin_memory=False,
+        **({"save_strategy": "no"} | watch),
+    )
