@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import xxhash
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssra_engine.keys import hash_strings, mix, normalise, splitmix64
@@ -18,6 +18,7 @@ def _splitmix64(value: int) -> int:
     return z ^ (z >> 31)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 2**64 - 1), min_size=1))
 def test_splitmix64_is_that_of_plain_integers(values: list[int]) -> None:
     got = splitmix64(np.array(values, np.uint64))
@@ -28,6 +29,7 @@ def test_splitmix64_of_zero_is_the_published_first_output() -> None:
     assert splitmix64(np.zeros(1, np.uint64))[0] == 0xE220A8397B1DCDAF
 
 
+@settings(deadline=None)
 @given(st.lists(st.text()), st.integers(0, 2**64 - 1))
 def test_hash_strings_is_xxh3(texts: list[str], seed: int) -> None:
     got = hash_strings(pa.array(texts, pa.string()), seed)
@@ -61,6 +63,7 @@ def test_normalise_makes_equal(one: str, other: str) -> None:
     assert left == right
 
 
+@settings(deadline=None)
 @given(st.lists(st.text()))
 def test_normalise_leaves_no_loose_space(texts: list[str]) -> None:
     for text in normalise(pa.array(texts, pa.string())).to_pylist():

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from documents import make_documents, write_documents
 
+from ssra_engine import section
 from ssra_engine.config import Config, load_config
 from ssra_engine.errors import ConfigError, DataError, StoreError
 from ssra_engine.keys import normalise
@@ -55,7 +56,7 @@ def test_outputs_and_their_columns(tmp_path: Path) -> None:
 
 def test_kept_and_rejected_are_all_that_was_generated(tmp_path: Path) -> None:
     result = _run(tmp_path, synthesize__per_grade=2, synthesize__attempts=3)
-    for section, where in [
+    for told_of, where in [
         (result.summary, ("synthetic", "rejected")),
         (result.summary["rounds"][0], ("rounds/1/kept", "rounds/1/rejected")),
     ]:
@@ -63,13 +64,13 @@ def test_kept_and_rejected_are_all_that_was_generated(tmp_path: Path) -> None:
         both = pa.concat_tables([kept, rejected.select(kept.column_names)])
         places = both.select(["doc_id", "target", "sample"])
         assert len(places.group_by(places.column_names).aggregate([])) == len(both)
-        assert section["total"]["generated"] == len(both)
+        assert told_of["total"]["generated"] == len(both)
         for target in range(4):
             mine = pc.equal(rejected.column("target"), target)
             reasons = pc.value_counts(rejected.filter(mine).column("reason").cast(pa.string()))
             counts = dict.fromkeys(REASONS, 0)
             counts |= {row["values"]: row["counts"] for row in reasons.to_pylist()}
-            told = section["grades"][str(target)]
+            told = told_of["grades"][str(target)]
             assert told["rejected"] == counts
             assert told["kept"] == pc.sum(pc.equal(kept.column("target"), target)).as_py()
             assert told["generated"] == told["kept"] + sum(counts.values())
@@ -108,6 +109,27 @@ def test_seed_and_rounds_change_the_rows(tmp_path: Path) -> None:
         _run(tmp_path, name, **settings)
         assert not _rows(tmp_path / name / "synthetic").column("query").equals(base)
     assert sorted(path.name for path in (tmp_path / "rounds/rounds").iterdir()) == ["1", "2"]
+
+
+def test_rounds_look_at_other_documents_in_one_wave(tmp_path: Path) -> None:
+    result = _run(tmp_path, refine__rounds=2, synthesize__attempts=3)
+    assert [told["total"]["generated"] for told in result.summary["rounds"]] == [30 * 4 * 2] * 2
+    first, second = (
+        set(_rows(tmp_path / "out/rounds" / number / "rejected").column("doc_id").to_pylist())
+        for number in "12"
+    )
+    assert len(first - second) > 5
+
+
+def test_several_parts_hold_the_rows_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _run(tmp_path, "one", output__shard_documents=9)
+    monkeypatch.setattr(section, "_PART_ROWS", 80)
+    _run(tmp_path, "several", output__shard_documents=9)
+    assert len(list((tmp_path / "several/synthetic").iterdir())) > 3
+    for folder in ("synthetic", "rejected"):
+        assert _rows(tmp_path / "several" / folder).equals(_rows(tmp_path / "one" / folder))
 
 
 def test_no_refinement(tmp_path: Path) -> None:

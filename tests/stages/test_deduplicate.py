@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssra_engine.stages import deduplicate
@@ -24,6 +24,7 @@ def _by_hand(keys: list[int], alive: list[bool]) -> list[bool]:
 _ROWS = st.lists(st.tuples(st.sampled_from([0, 1, 2**63, 2**64 - 1, 7 << 60]), st.booleans()))
 
 
+@settings(deadline=None)
 @given(_ROWS)
 def test_the_first_living_row_of_a_key_stays(rows: list[tuple[int, bool]]) -> None:
     keys, alive = [row[0] for row in rows], [row[1] for row in rows]

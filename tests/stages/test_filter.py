@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssra_engine.engines.engine import REQUESTS
@@ -73,6 +73,7 @@ def test_a_query_that_ran_into_its_limit_is_too_long() -> None:
     assert _check("half a que", ended=False) == "too_long"
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.lists(st.floats(0, 1, width=32), min_size=3, max_size=3), min_size=1),
     st.floats(0, 1),
@@ -147,6 +148,7 @@ _DOCUMENTS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(_DOCUMENTS, st.sampled_from([1, 40, 1 << 22]), st.randoms(use_true_random=False))
 def test_contradictions_follow_the_rule(documents, pairs_at_once, shuffle) -> None:  # type: ignore[no-untyped-def]
     rows = [(d, *sample) for d, samples in enumerate(documents) for sample in samples]

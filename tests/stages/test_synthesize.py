@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssra_engine.engines.engine import REQUESTS, Sampling
@@ -30,6 +30,7 @@ def test_seeds_are_distinct_and_belong_to_the_document() -> None:
     assert sample_seeds(keys[7:8], alone, 0).tolist() == seeds[7 * 12 : 8 * 12].tolist()
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 9), min_size=1), st.integers(1, 12))
 def test_batches_hold_whole_documents_and_only_their_prefixes(
     counts: list[int], limit: int
