@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,8 +14,9 @@ from click.testing import CliRunner, Result
 from documents import write_documents
 
 from ssra_engine import __version__
+from ssra_engine.build import BuildReport
 from ssra_engine.cli import main
-from ssra_engine.config import load_config
+from ssra_engine.config import Config, load_config
 
 
 def _call(*arguments: str | Path) -> Result:
@@ -247,6 +249,51 @@ def test_grades_are_those_of_the_engines(world: Path, tmp_path: Path) -> None:
     planned = _call(*corpus, "--dry-run")
     assert planned.exit_code == 0, planned.output
     assert re.search(r"target grades +0,1,2\n", planned.stdout)
+
+
+def test_the_preset_of_the_engines_lays_under_a_run(world: Path, tmp_path: Path) -> None:
+    engines = _engines(tmp_path / "engines", 4)
+    tiny = load_config(overrides={"model.preset": "tiny"})
+    (engines / "config.yaml").write_text(tiny.to_yaml())
+    given = {"--output": tmp_path / "out", "--backend": "fake", "--rounds": "0"}
+    flags = [part for pair in given.items() for part in pair]
+    result = _call("run", "--input", world / "corpus.arrow", "--engines", engines, *flags)
+    assert result.exit_code == 0, result.output
+    settings = load_config(tmp_path / "out/config.yaml")
+    assert settings.synthesize == tiny.synthesize
+    assert settings.synthesize != load_config().synthesize
+
+
+@pytest.mark.parametrize("did_nothing", [False, True])
+def test_build_passes_on_what_it_is_given(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, did_nothing: bool
+) -> None:
+    calls: list[tuple[Config, dict[str, Any]]] = []
+
+    def build(config: Config, **given: Any) -> BuildReport:
+        calls.append((config, given))
+        return BuildReport(given["output"], {"f1": [0.5, 1 / 3], "pairs": 1200}, did_nothing)
+
+    monkeypatch.setattr("ssra_engine.build.build", build)
+    files = [str(world / f"{name}.arrow") for name in ("corpus", "judgments", "pairs")]
+    inputs = ["--corpus", files[0], "--judgments", files[1], "--pairs", files[2]]
+    result = _call("build", *inputs, "--preset", "tiny", "--grades", "0,1,2", "--seed", "7")
+    assert result.exit_code == 0, result.output
+    ((config, given),) = calls
+    assert (config.model.preset, config.grades, config.seed) == ("tiny", (0, 1, 2), 7)
+    assert [given[name] for name in ("corpus", "judgments", "pairs")] == [(f,) for f in files]
+    assert given["output"] == Path("engines")
+    assert re.search(r"f1 +\[0.5, 0.3333\]\n +pairs +1,200\n", result.stdout)
+    assert "simulation" in result.stdout
+    assert ("nothing was done" in result.stdout) == did_nothing
+
+
+def test_build_without_a_backbone(world: Path, tmp_path: Path) -> None:
+    files = ("--corpus", world / "corpus.arrow", "--judgments", world / "judgments.arrow")
+    command = ("build", *files, "--output", tmp_path / "engines")
+    assert "--preset tiny" in _mistake(*command)
+    assert "not both" in _mistake(*command, "--preset", "tiny", "--backbone", "folder")
+    assert not (tmp_path / "engines").exists()
 
 
 def test_a_fault_is_one_line_and_its_traceback_a_file(

@@ -80,6 +80,8 @@ def _leaves(tree: Mapping[str, Any], start: str = "") -> Iterator[tuple[str, Any
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_shown, value))}]"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
     return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"

@@ -136,9 +136,10 @@ def _prepare(
     folder = engines or _DEFAULT_ENGINES
     from ssra_engine.engine_folder import open_roles, read_engines
 
-    scale = read_engines(folder).grades
-    _check_scale(folder, scale, asked.synthesize.grades, _scale_of_file(path))
-    settings = load_config(path, {**overrides, "grades": scale})
+    built = read_engines(folder)
+    _check_scale(folder, built.grades, asked.synthesize.grades, _scale_of_file(path))
+    of_engines = {"grades": built.grades, "model.preset": built.config.model.preset}
+    settings = load_config(path, {**overrides, **of_engines})
     return settings, open_roles(folder, settings)
 
 
