@@ -83,6 +83,7 @@ def collate(sequences: Sequence[PackedSequence], pad_id: int) -> dict[str, torch
         position_ids[row, :start] = np.arange(start)
         segments[row, :start] = 0
         for number, example in enumerate(sequence.examples, 1):
+            assert example.suffix or number == 1, "only the first question can be the document"
             # The last target token is predicted but never read.
             tokens = (*example.suffix, *example.target[:-1])
             end = start + len(tokens)

@@ -10,6 +10,7 @@ pieces of another document are not, and a mixture is graded by the share of its 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -61,13 +62,22 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
         ]
     )
     special = [_PAD, _BOS, _EOS]
+    texts = list(texts)
+    # The trainer breaks ties between rare characters at random; a seed must give one tokenizer.
+    counts = Counter(
+        character
+        for text in texts
+        for character in draft.normalizer.normalize_str(text).replace(" ", "▁")
+    )
+    common = sorted(counts, key=lambda character: (-counts[character], character))
+    alphabet = sorted({*"\n0123456789▁", *common[: vocabulary // 2]})
     draft.train_from_iterator(
         texts,
         trainers.BpeTrainer(
             vocab_size=vocabulary - 256,
             special_tokens=special,
-            initial_alphabet=[*"\n0123456789", "▁"],
-            limit_alphabet=vocabulary // 2,
+            initial_alphabet=alphabet,
+            limit_alphabet=len(alphabet),
             max_token_length=12,
             show_progress=False,
         ),

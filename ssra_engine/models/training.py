@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -108,6 +109,9 @@ def train(
     Returns:
         ``train_loss`` and, with `held_out`, ``held_out_loss`` of the kept weights.
     """
+    steps = math.ceil(len(sequences) / config.batch_rows) * config.epochs
+    if config.max_steps is not None and steps > config.max_steps:
+        config = config.model_copy(update={"epochs": config.epochs * config.max_steps / steps})
     with tempfile.TemporaryDirectory(prefix="ssra-train-") as scratch:
         trainer = _PackedTrainer(
             model=model,

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from ssra_engine.build import build
+from ssra_engine.config import Config, load_config
+from ssra_engine.engine_folder import open_roles, read_engines
+from ssra_engine.errors import ConfigError, DataError, EngineError, StoreError
+from ssra_engine.run import run
+from ssra_engine.simulate import simulate, write
+
+SMALL: dict[str, Any] = {
+    "model.preset": "tiny",
+    "model.tiny.vocabulary": 600,
+    "model.tiny.width": 32,
+    "model.tiny.layers": 1,
+    "model.tiny.heads": 2,
+    "model.tiny.pretrain_tokens": 1000,
+    "model.score.epochs": 1,
+    "model.score.max_steps": 2,
+    "model.query.max_steps": 2,
+    "refine.rounds": 1,
+    "refine.documents": 8,
+    "output.shard_documents": 16,
+    "synthesize.max_new_tokens": 8,
+}
+
+
+def config(**changes: Any) -> Config:
+    return load_config(None, SMALL | {key.replace("__", "."): v for key, v in changes.items()})
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    write(simulate(120, 0), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def inputs(world: Path) -> dict[str, list[Path]]:
+    return {name: [world / f"{name}.arrow"] for name in ("corpus", "judgments", "pairs")}
+
+
+@pytest.fixture(scope="module")
+def engines(inputs: dict[str, list[Path]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("built") / "engines"
+    report = build(config(), **inputs, output=folder)
+    assert not report.did_nothing
+    return folder
+
+
+def test_the_folder_says_what_it_is_made_of(engines: Path) -> None:
+    opened = read_engines(engines)
+    assert opened.grades == (0, 1, 2, 3)
+    assert opened.config == config()
+    figures = opened.manifest["figures"]
+    with pa.ipc.open_file(engines / "d2q.arrow") as reader:
+        d2q = reader.read_all()
+    assert sum(map(sum, figures["d2q"].values())) == len(d2q)
+    assert figures["score"]["held_out"]["rows"] == figures["judgments"]["dev"]
+    assert not (engines / "backbone").exists()
+
+
+def test_rows_that_are_not_train_are_not_trained_on(
+    engines: Path, inputs: dict[str, list[Path]]
+) -> None:
+    with pa.ipc.open_file(inputs["judgments"][0]) as reader:
+        rows = reader.read_all().to_pylist()
+    train = {(row["query"], row["doc_id"]) for row in rows if row["split"] == "train"}
+    with pa.ipc.open_file(engines / "d2q.arrow") as reader:
+        learned = reader.read_all().to_pylist()
+    judged = {(r["query"], r["doc_id"]) for r in learned if r["source"] == "judgment"}
+    assert judged
+    assert judged <= train
+
+
+def test_built_again_with_nothing_changed_it_does_nothing(
+    engines: Path, inputs: dict[str, list[Path]]
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in engines.rglob("*")}
+    report = build(config(), **inputs, output=engines)
+    assert report.did_nothing
+    assert report.figures == read_engines(engines).manifest["figures"]
+    assert {path: path.stat().st_mtime_ns for path in engines.rglob("*")} == before
+
+
+def test_one_seed_builds_one_folder_and_another_replaces_it(
+    engines: Path, inputs: dict[str, list[Path]], tmp_path: Path
+) -> None:
+    again = tmp_path / "engines"
+    build(config(), **inputs, output=again)
+    for name in ("score/model.safetensors", "query/model.safetensors", "d2q.arrow"):
+        assert (again / name).read_bytes() == (engines / name).read_bytes(), name
+    report = build(config(seed=1), **inputs, output=again)
+    assert not report.did_nothing
+    weights = "query/model.safetensors"
+    assert (again / weights).read_bytes() != (engines / weights).read_bytes()
+    assert [path.name for path in tmp_path.iterdir()] == ["engines"]
+
+
+def test_engines_run_with_refinement_and_a_second_run_has_nothing_to_do(
+    engines: Path, inputs: dict[str, list[Path]], tmp_path: Path
+) -> None:
+    settings = config(input__limit=24)
+    roles = open_roles(engines, settings)
+    result = run(settings, inputs["corpus"], roles, tmp_path / "out")
+    assert (tmp_path / "out/rounds/1/query/model.safetensors").is_file()
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert summary["documents"] == 24
+    assert result.failed_documents == 0
+    assert run(settings, inputs["corpus"], roles, tmp_path / "out").already_finished
+
+
+def test_a_changed_model_is_another_fingerprint(engines: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(engines, copy)
+    same = open_roles(copy, config()).fingerprint
+    assert same == open_roles(engines, config()).fingerprint
+    weights = copy / "score/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    assert open_roles(copy, config()).fingerprint != same
+
+
+def test_no_backbone_is_an_error(inputs: dict[str, list[Path]], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--preset tiny"):
+        build(Config(), **inputs, output=tmp_path / "engines")
+
+
+def test_a_folder_of_something_else_is_left_alone(
+    inputs: dict[str, list[Path]], tmp_path: Path
+) -> None:
+    (tmp_path / "letter.txt").write_text("keep me")
+    with pytest.raises(StoreError, match="not an engines folder"):
+        build(config(), **inputs, output=tmp_path)
+    assert (tmp_path / "letter.txt").read_text() == "keep me"
+
+
+def test_bad_judgments_are_found_before_anything_is_trained(
+    inputs: dict[str, list[Path]], tmp_path: Path
+) -> None:
+    table = pa.table({"query": ["q", "r"], "doc_id": ["nowhere", "nobody"], "grade": [0, 1]})
+    path = tmp_path / "judgments.arrow"
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    with pytest.raises(DataError, match=r"judgments\.arrow.*doc_id.*row 0"):
+        build(config(), corpus=inputs["corpus"], judgments=[path], output=tmp_path / "engines")
+    assert not (tmp_path / "engines").exists()
+
+
+@pytest.mark.parametrize("missing", ["manifest.json", "d2q.arrow", "score"])
+def test_an_engines_folder_that_is_not_whole_is_refused(
+    engines: Path, tmp_path: Path, missing: str
+) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(engines, copy)
+    whole = copy / missing
+    if whole.is_dir():
+        shutil.rmtree(whole)
+    else:
+        whole.unlink()
+    with pytest.raises(EngineError, match="ssra-engine build"):
+        open_roles(copy, config())
