@@ -263,10 +263,17 @@ def _d2q(
         "score",
     )
     steps.begin("grade the pairs", len(rows), 0)
+    done = 0
+
+    def advance(scored: int) -> None:
+        nonlocal done
+        done += scored
+        steps.update(done)
+
     engine = load_engine(folder / "score", **engine_options(config, config.engine.backend))
     try:
         requests = score_requests(rows, TEMPLATES[_template(config)], len(config.grades))
-        probs = score(engine, requests, labels, temperature, steps.update)
+        probs = score(engine, requests, labels, temperature, advance)
     finally:
         engine.close()
     graded = annotated(data.pairs, probs)

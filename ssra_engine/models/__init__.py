@@ -1,0 +1,1 @@
+"""Models: backbones, how they are trained, and how prompts become their tokens."""
