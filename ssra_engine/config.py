@@ -72,7 +72,7 @@ class TinyConfig(_Section):
     width: int = Field(192, ge=32)
     layers: int = Field(3, ge=1)
     heads: int = Field(4, ge=2)
-    pretrain_tokens: int = Field(600_000, ge=0, description="tokens seen before any judgment")
+    pretrain_tokens: int = Field(300_000, ge=0, description="tokens seen before any judgment")
     pretrain_rate: float = Field(1e-3, gt=0)
     pretrain_rows: int = Field(8, ge=1, description="documents in a pretraining step")
 
