@@ -28,6 +28,8 @@ from ssra_engine.models.prompt_tokens import PromptTokens
 
 __all__ = ["TorchEngine"]
 
+#: Scoring gains nothing from more tokens at once: their activations only leave the cache.
+_SCORING_TOKENS = 2048
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -38,7 +40,7 @@ class TorchEngine(Engine):
         folder: a model folder, or a GGUF file; see `load_backbone`.
         dtype: auto, float32 or bfloat16. auto is bfloat16 where the CPU multiplies it natively and
             float32 elsewhere. With bfloat16, label probabilities are off by up to about 0.03.
-        batch_tokens: tokens computed at once, padding included.
+        batch_tokens: tokens in one batch, padding and tokens still to be generated included.
         threads: threads of torch (of the whole process); None leaves them as they are.
         max_document_tokens: a longer document is cut at its end.
         max_context_tokens: prompt and completion together; default, what the model was made for.
@@ -123,7 +125,7 @@ class TorchEngine(Engine):
         first, again = _distinct_requests(np.stack([prompts.prefix, prompts.suffix]))
         logits = np.empty((len(first), len(label_ids)), np.float32)
         trees = grow_trees(prompts, first, self._context, 0)
-        for batch in pack_trees(trees, self._batch_tokens, 0):
+        for batch in pack_trees(trees, min(self._batch_tokens, _SCORING_TOKENS), 0):
             layout = lay_out(batch, self._pad_id)
             real = layout.branch >= 0
             logits[layout.branch[real]] = self._model.label_logits(layout, label_ids)[real]

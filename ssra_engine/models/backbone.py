@@ -99,7 +99,12 @@ def _folder_source(path: Path) -> dict[str, Any]:
     if not path.is_dir():
         raise EngineError(f"{path}: no such model folder or GGUF file.")
     if not (path / "config.json").is_file():
-        raise EngineError(f"{path}: not a model folder: config.json is missing.")
+        hint = (
+            " It is a LoRA adapter: give its base model, and this folder as the adapter."
+            if (path / "adapter_config.json").is_file()
+            else ""
+        )
+        raise EngineError(f"{path}: not a model folder: config.json is missing.{hint}")
     if not any(path.glob("*.safetensors")):
         if any(file for pattern in _PICKLED for file in path.glob(pattern)):
             raise EngineError(
