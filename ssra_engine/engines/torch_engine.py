@@ -26,7 +26,7 @@ from ssra_engine.keys import mix
 from ssra_engine.models.backbone import load_backbone
 from ssra_engine.models.prompt_tokens import PromptTokens
 
-__all__ = ["TorchEngine"]
+__all__ = ["TorchEngine", "multiplies_bfloat16"]
 
 #: Scoring gains nothing from more tokens at once: their activations only leave the cache.
 _SCORING_TOKENS = 2048
@@ -196,14 +196,17 @@ def _distinct_requests(parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _dtype(name: str) -> torch.dtype:
     if name == "auto":
-        return torch.bfloat16 if _multiplies_bfloat16() else torch.float32
+        return torch.bfloat16 if multiplies_bfloat16() else torch.float32
     if name not in _DTYPES:
         raise EngineError(f"dtype must be auto, {' or '.join(_DTYPES)}, got '{name}'.")
     return _DTYPES[name]
 
 
-def _multiplies_bfloat16() -> bool:
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+def multiplies_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 natively; elsewhere it is slower than float32."""
+    # Older versions of torch lack one check or the other.
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, check, bool)() for check in checks)
 
 
 def _end_ids(model: Any, tokenizer: Any) -> list[int]:
