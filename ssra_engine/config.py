@@ -36,8 +36,20 @@ PRESETS: dict[str, dict[str, Any]] = {
         "model": {
             "max_document_tokens": 96,
             "max_query_tokens": 24,
-            "score": {"epochs": 4, "max_steps": 800, "rate": 5e-4, "batch_rows": 16},
-            "query": {"epochs": 4, "max_steps": 800, "rate": 1e-3, "batch_rows": 16},
+            "score": {
+                "epochs": 4,
+                "max_steps": 800,
+                "rate": 1e-3,
+                "attention_rate": 0.1,
+                "batch_rows": 8,
+            },
+            "query": {
+                "epochs": 4,
+                "max_steps": 800,
+                "rate": 1e-3,
+                "attention_rate": 0.1,
+                "batch_rows": 8,
+            },
         },
         "synthesize": {"max_new_tokens": 24},
     }
@@ -83,6 +95,9 @@ class TrainConfig(_Section):
     epochs: float = Field(3.0, gt=0)
     max_steps: int | None = Field(None, ge=1, description="fewer epochs where they take more")
     rate: float = Field(1e-4, gt=0, description="peak learning rate, cosine schedule")
+    attention_rate: float = Field(
+        1.0, gt=0, description="factor of the rate for attention weights of a full training"
+    )
     warmup: float = Field(0.05, ge=0, lt=1, description="share of steps with a rising rate")
     weight_decay: float = Field(1e-3, ge=0)
     batch_rows: int = Field(32, ge=1)

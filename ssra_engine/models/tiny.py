@@ -44,7 +44,11 @@ _PIECE_TOKENS = 3
 _ROPE_BASE = 1e8
 #: Radians per token below which a rotary dimension hardly turns over a prompt.
 _SLOW = 2e-3
-_MATCH, _PREVIOUS, _NOTE, _PASS_ON = 3.0, 6.0, 0.2, 0.4
+_MATCH, _PREVIOUS, _NOTE, _PASS_ON, _SURVEY = 4.0, 8.0, 0.2, 1.5, 3.0
+_EMBEDDING, _GAIN = 0.5, 2.0
+#: A step of Adam moves every weight by about the rate, all in one direction where few directions
+#: matter; at the rate that suits the rest, thirty such steps undo the attention laid out here.
+_ATTENTION_RATE = 0.1
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
@@ -135,11 +139,12 @@ def new_backbone(
 def _lay_circuits(model: LlamaForCausalLM) -> None:
     """Start the attention as what copying and matching need, which minutes cannot discover.
 
-    The first head of the first layer looks at the previous token and notes it; in later layers the
+    The first head of the first layer looks at the previous token and notes it. In later layers the
     first two heads look for the place whose noted token is the present one (an induction head,
-    arXiv 2209.11895); every other head looks for the present token itself, and all of them pass on
-    what they find (query and key alike, value and output transposed: arXiv 2305.09828). Content is
-    compared in the rotary dimensions that hardly turn over a prompt's length.
+    arXiv 2209.11895), the last surveys all there is, and the rest look for the present token
+    itself. All pass on what they find (query and key alike, value and output transposed:
+    arXiv 2305.09828). Content is compared in the rotary dimensions that hardly turn over a
+    prompt's length.
     """
     config = model.config
     width, head = config.hidden_size, config.hidden_size // config.num_attention_heads
@@ -151,7 +156,8 @@ def _lay_circuits(model: LlamaForCausalLM) -> None:
         return orthogonal
 
     read_note, write_note = rotation()[:head], rotation()[:, :head]
-    model.model.embed_tokens.weight.normal_(0, width**-0.5)
+    model.model.embed_tokens.weight.normal_(0, _EMBEDDING * width**-0.5)
+    model.model.norm.weight.fill_(_GAIN)
     for number, layer in enumerate(model.model.layers):
         attention = layer.self_attn
         for part in (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj):
@@ -176,6 +182,10 @@ def _lay_circuits(model: LlamaForCausalLM) -> None:
                 rows = slice(start, start + head)
                 attention.q_proj.weight[rows] = read_note * slow * _MATCH
                 attention.k_proj.weight[rows] = write_note.T * slow * _MATCH
+            last = slice(width - head, width)
+            attention.q_proj.weight[last] = 0
+            attention.k_proj.weight[last] = 0
+            attention.o_proj.weight[:, last] *= _SURVEY
 
 
 def pretrain(
@@ -191,6 +201,7 @@ def pretrain(
     settings = TrainConfig(
         epochs=1,
         rate=config.pretrain_rate,
+        attention_rate=_ATTENTION_RATE,
         warmup=0.05,
         weight_decay=0.01,
         batch_rows=config.pretrain_rows,

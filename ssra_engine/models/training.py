@@ -60,9 +60,12 @@ def target_logits(
 class _PackedTrainer(Trainer):  # type: ignore[misc]  # transformers is seen as untyped
     """Weighted cross-entropy over packed sequences, optionally over label tokens only."""
 
-    def __init__(self, *args: Any, label_ids: torch.Tensor | None, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, label_ids: torch.Tensor | None, attention_rate: float, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self._label_ids = label_ids
+        self._attention_rate = attention_rate
         self.model_accepts_loss_kwargs = False
 
     def compute_loss(
@@ -75,6 +78,18 @@ class _PackedTrainer(Trainer):  # type: ignore[misc]  # transformers is seen as 
         losses = cross_entropy(logits, targets, reduction="none")
         loss = (losses * weights).sum() / weights.sum()
         return (loss, {"logits": logits}) if return_outputs else loss
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        factor = self._attention_rate
+        named = [(n, w) for n, w in self.model.named_parameters() if w.requires_grad]
+        slow = [w for n, w in named if factor != 1 and "self_attn" in n]
+        fast = [w for n, w in named if factor == 1 or "self_attn" not in n]
+        rate, decay = self.args.learning_rate, self.args.weight_decay
+        groups = [{"params": fast, "lr": rate}, {"params": slow, "lr": rate * factor}]
+        self.optimizer = torch.optim.AdamW(
+            [group for group in groups if group["params"]], lr=rate, weight_decay=decay
+        )
+        return self.optimizer
 
     def prediction_step(self, model: Any, inputs: Any, *_: Any, **__: Any) -> Any:
         with torch.no_grad():
@@ -121,6 +136,7 @@ def train(
             data_collator=lambda rows: collate(rows, pad_id),
             callbacks=[EarlyStoppingCallback(config.patience)] if held_out else None,
             label_ids=None if label_ids is None else torch.tensor(label_ids),
+            attention_rate=config.attention_rate,
         )
         trainer.remove_callback(PrinterCallback)
         with _quiet_transformers():
