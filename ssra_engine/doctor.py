@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -112,10 +113,10 @@ def _version(package: str) -> str | None:
 
 def _kernels() -> dict[str, Any]:
     try:
-        from ssra_engine import _core
+        core = import_module("ssra_engine._core")
     except ImportError as error:
         return {"isas": [], "problem": f"not built ({error}): pip install ."}
-    return {"isas": list(_core.available_isas()), "problem": None}
+    return {"isas": list(core.available_isas()), "problem": None}
 
 
 def _gpus() -> list[str]:

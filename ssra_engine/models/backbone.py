@@ -58,8 +58,8 @@ def load_backbone(
             )
             if adapter is not None:
                 model = _merge(model, adapter)
-        except (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError) as error:
-            reason = str(error).strip().split("\n")[0]
+        except Exception as error:  # readers of broken files raise a dozen kinds
+            reason = str(error).strip().split("\n")[0] or type(error).__name__
             raise EngineError(
                 f"{path}: cannot be read as a causal language model: {reason}"
             ) from error
