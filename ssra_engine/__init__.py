@@ -2,6 +2,24 @@
 
 from __future__ import annotations
 
-__all__ = ["__version__"]
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ssra_engine.kernels.mining import MiningIndex
+
+__all__ = ["MiningIndex", "__version__"]
 
 __version__ = "0.1.0"
+
+# Where public names live; a name is imported when it is first asked for, so that importing the
+# package costs nothing.
+_HOMES = {"MiningIndex": "ssra_engine.kernels.mining"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value

@@ -11,3 +11,32 @@ def exact_topk(
     banned_ids: npt.NDArray[np.int64],
     threads: int,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]: ...
+def available_isas() -> list[str]: ...
+
+class MiningIndex:
+    def __init__(self, dim: int, metric: str) -> None: ...
+    def add(
+        self, vectors: npt.NDArray[np.float32], ids: npt.NDArray[np.int64], threads: int
+    ) -> None: ...
+    def mine(
+        self,
+        queries: npt.NDArray[np.float32],
+        k: int,
+        banned_offsets: npt.NDArray[np.int64],
+        banned_ids: npt.NDArray[np.int64],
+        positive_scores: npt.NDArray[np.float32],
+        absolute_margin: float | None,
+        relative_margin: float | None,
+        min_score: float,
+        max_score: float,
+        skip_top: int,
+        threads: int,
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[np.int64]]: ...
+    @property
+    def dim(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def isa(self) -> str: ...
+    @property
+    def bytes_held(self) -> int: ...

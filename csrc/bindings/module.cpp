@@ -5,5 +5,6 @@
 PYBIND11_MODULE(_core, module) {
   module.doc() = "Compiled kernels of ssra_engine; use them through ssra_engine.kernels.";
   module.attr("__version__") = SSRA_VERSION;
+  ssra::register_mining(module);
   ssra::register_topk(module);
 }

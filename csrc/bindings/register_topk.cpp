@@ -30,8 +30,8 @@ py::tuple topk(const Array<float>& queries, const Array<float>& documents, int64
 
 void register_topk(py::module_& module) {
   module.def("exact_topk", &topk, py::arg("queries").noconvert(), py::arg("documents").noconvert(),
-             py::arg("k"), py::arg("banned_offsets").noconvert(),
-             py::arg("banned_ids").noconvert(), py::arg("threads"));
+             py::arg("k"), py::arg("banned_offsets").noconvert(), py::arg("banned_ids").noconvert(),
+             py::arg("threads"));
 }
 
 }  // namespace ssra

@@ -4,10 +4,6 @@
 
 namespace ssra {
 
-namespace {
-constexpr double kLargestSquaredNorm = 1e37;
-}
-
 void require_ragged(const Ragged& ragged, int64_t lists, const char* name) {
   const auto& offsets = ragged.offsets;
   require(static_cast<int64_t>(offsets.size()) == lists + 1, name, ": expected ", lists + 1,
@@ -20,19 +16,18 @@ void require_ragged(const Ragged& ragged, int64_t lists, const char* name) {
           " ids");
 }
 
-void require_finite(const Matrix<const float>& matrix, const char* name) {
+void require_usable(const Matrix<const float>& matrix, const char* name, int64_t first) {
   for (int64_t i = 0; i < matrix.rows; ++i) {
     const float* row = matrix.row(i);
     double squared_norm = 0;
     for (int64_t j = 0; j < matrix.cols; ++j)
       squared_norm += static_cast<double>(row[j]) * static_cast<double>(row[j]);
-    // A NaN or an infinity anywhere makes the sum one, and neither is below the limit.
-    if (squared_norm <= kLargestSquaredNorm) [[likely]]
+    if (is_usable(squared_norm)) [[likely]]
       continue;
     for (int64_t j = 0; j < matrix.cols; ++j)
-      require(row[j] - row[j] == 0, name, ": row ", i, " holds ", row[j], " at column ", j);
-    require(false, name, ": row ", i, " is too long for float32 inner products (squared norm ",
-            squared_norm, ")");
+      require(row[j] - row[j] == 0, name, ": row ", first + i, " holds ", row[j], " at column ", j);
+    require(false, name, ": row ", first + i,
+            " is too long for float32 inner products (squared norm ", squared_norm, ")");
   }
 }
 

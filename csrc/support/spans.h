@@ -38,8 +38,13 @@ struct Ragged {
 // Throws unless the offsets describe `lists` lists within `values`.
 void require_ragged(const Ragged& ragged, int64_t lists, const char* name);
 
-// Throws unless every row is finite and short enough for inner products to stay finite: by
-// Cauchy-Schwarz, every partial sum of a product of two such rows is below 1e37.
-void require_finite(const Matrix<const float>& matrix, const char* name);
+// Whether a row of this squared norm has finite inner products with others of its kind: by
+// Cauchy-Schwarz, every partial sum is below 1e37. False for a row that holds NaN or infinity.
+inline bool is_usable(double squared_norm) {
+  return squared_norm <= 1e37;
+}
+
+// Throws unless every row is usable in that sense; rows are counted from `first`.
+void require_usable(const Matrix<const float>& matrix, const char* name, int64_t first = 0);
 
 }  // namespace ssra

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["exact_topk"]
+__all__ = ["exact_topk", "mine"]
 
 
 def exact_topk(
@@ -28,3 +28,39 @@ def exact_topk(
         best = [i for i in np.argsort(-row, kind="stable") if allowed[i]][:k]
         scores[q, : len(best)], ids[q, : len(best)] = row[best], best
     return scores, ids
+
+
+def mine(
+    queries: npt.NDArray[np.float32],
+    documents: npt.NDArray[np.float32],
+    k: int,
+    *,
+    metric: str = "ip",
+    ids: npt.NDArray[np.int64] | None = None,
+    banned: Sequence[npt.ArrayLike] | None = None,
+    upper_limits: npt.ArrayLike = np.inf,
+    min_score: float = -np.inf,
+    skip_top: int = 0,
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """`MiningIndex.mine`; margins and max_score are `upper_limits`, one or one a query."""
+    products = _rows(queries, metric) @ _rows(documents, metric).T
+    names = np.arange(len(documents)) if ids is None else ids
+    limits = np.broadcast_to(np.asarray(upper_limits, np.float64), len(queries))
+    scores = np.full((len(queries), k), -np.inf)
+    found = np.full((len(queries), k), -1, np.int64)
+    for q, row in enumerate(products):
+        allowed = (row >= min_score) & (row <= limits[q])
+        if banned is not None:
+            allowed &= ~np.isin(names, np.asarray(banned[q], np.int64))
+        order = np.lexsort((names, -row))
+        best = order[allowed[order]][skip_top : skip_top + k]
+        scores[q, : len(best)], found[q, : len(best)] = row[best], names[best]
+    return scores, found
+
+
+def _rows(vectors: npt.NDArray[np.float32], metric: str) -> npt.NDArray[np.float64]:
+    rows = vectors.astype(np.float64)
+    if metric == "ip":
+        return rows
+    lengths: npt.NDArray[np.float64] = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.maximum(lengths, 1e-12)

@@ -1,0 +1,76 @@
+// What depends on the instruction set: one table of functions per set, one file per table.
+//
+// Documents lie in panels of 48, eight-bit, in groups of four columns: panel[group][document][4],
+// so that one 64-byte register holds four columns of sixteen documents. Columns are padded with
+// zeros to a multiple of four. Values are unsigned, with an offset: the products of `offset` and
+// the query are a constant of the query, which the caller subtracts through `corrections`.
+// Queries lie in tiles of 8, signed: tile[group][query][4].
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace ssra {
+
+constexpr int64_t kPanel = 48;      // documents
+constexpr int64_t kQueryTile = 8;   // queries
+constexpr int64_t kGroup = 4;       // columns
+constexpr int64_t kRowsAtOnce = 4;  // rows of one call of inner_products
+
+// What is known of a row before it is quantised.
+struct RowSummary {
+  float largest;        // largest absolute value
+  double squared_norm;  // NaN or infinite where a value is
+};
+
+// Documents of one panel whose approximate scores lie within the limits of a query.
+struct Hits {
+  uint64_t masks[kQueryTile];  // bit i is document i of the panel
+  // Approximate score divided by the query's scale; written only for queries with a bit set.
+  alignas(64) float values[kQueryTile][kPanel];
+};
+
+struct Isa {
+  const char* name;
+
+  // Largest absolute value of a quantised document: 127, or less where products would saturate.
+  int document_levels;
+
+  RowSummary (*summarize)(const float* row, int64_t d);
+
+  // out[j] = floor(row[j] * inverse_scale + shifts[j]). The caller sees to it that this is within
+  // 0 and 255.
+  void (*quantize)(const float* row, int64_t d, float inverse_scale, const float* shifts,
+                   uint8_t* out);
+
+  // The sum over columns of byte * weight.
+  float (*weigh)(const uint8_t* bytes, int64_t d, const float* weights);
+
+  // The inner products of one vector with four rows. A product depends on its two rows only: not on
+  // the place of a row, not on its neighbours.
+  void (*inner_products)(const float* vector, const float* const* rows, int64_t d, float* out);
+
+  // For all pairs of a panel and a query tile:
+  //   value = (sum over columns of document * query + corrections[query]) * scales[document]
+  //           + shifts[document]
+  // and a bit for each low[query] <= value <= high[query].
+  void (*screen)(const uint8_t* panel, const float* scales, const float* shifts,
+                 const int8_t* queries, const int32_t* corrections, int64_t groups,
+                 const float* low, const float* high, Hits& hits);
+};
+
+// The best set that this processor has, or the one named by the environment variable SSRA_ISA
+// (vnni, avx2, portable), read at each call. Throws std::invalid_argument where there is no such
+// set or the processor lacks it.
+const Isa& choose_isa();
+
+// The sets that this processor can run, best first.
+std::vector<const Isa*> available_isas();
+
+extern const Isa kIsaPortable;
+#if defined(__x86_64__)
+extern const Isa kIsaAvx2;
+extern const Isa kIsaVnni;
+#endif
+
+}  // namespace ssra

@@ -1,0 +1,69 @@
+// AVX2 and FMA.
+#include <immintrin.h>
+
+#include "kernels/rows.h"
+#include "kernels/unrolled.h"
+
+namespace ssra {
+
+namespace {
+
+constexpr int64_t kRegisters = kPanel / 8;  // eight documents' sums to a register
+constexpr int64_t kPair = 2;                // queries whose sums fit in registers together
+
+// sum += addend, written out to keep gcc 12 from copying sums to memory and back in every step.
+[[gnu::always_inline]] inline void add(__m256i& sum, __m256i addend) {
+  asm("vpaddd %1, %0, %0" : "+x"(sum) : "x"(addend));
+}
+
+// vpmaddubsw adds two products of an unsigned and a signed byte in sixteen bits: with documents of
+// 7 bits (an offset of 64, values to 127) and queries of 8, that is at most 2 * 127 * 127.
+void screen(const uint8_t* panel, const float* scales, const float* shifts, const int8_t* queries,
+            const int32_t* corrections, int64_t groups, const float* low, const float* high,
+            Hits& hits) {
+  const __m256i ones = _mm256_set1_epi16(1);
+  for (int64_t first = 0; first < kQueryTile; first += kPair) {
+    __m256i sums[kPair][kRegisters];
+    each<kPair>([&](auto q) __attribute__((always_inline)) {
+      each<kRegisters>([&](auto r) __attribute__((always_inline)) {
+        sums[q][r] = _mm256_set1_epi32(corrections[first + q]);
+      });
+    });
+
+    const auto* documents = reinterpret_cast<const __m256i*>(panel);
+    const auto* columns = reinterpret_cast<const int32_t*>(queries) + first;
+    for (int64_t g = 0; g < groups; ++g) {
+      each<kPair>([&](auto q) __attribute__((always_inline)) {
+        const __m256i column = _mm256_set1_epi32(columns[q]);
+        each<kRegisters>([&](auto r) __attribute__((always_inline)) {
+          const __m256i pairs = _mm256_maddubs_epi16(_mm256_load_si256(documents + r), column);
+          add(sums[q][r], _mm256_madd_epi16(pairs, ones));
+        });
+      });
+      documents += kRegisters;
+      columns += kQueryTile;
+    }
+
+    each<kPair>([&](auto q) __attribute__((always_inline)) {
+      const __m256 floor = _mm256_set1_ps(low[first + q]);
+      const __m256 ceiling = _mm256_set1_ps(high[first + q]);
+      uint64_t mask = 0;
+      each<kRegisters>([&](auto r) __attribute__((always_inline)) {
+        const __m256 values =
+            _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums[q][r]), _mm256_loadu_ps(scales + 8 * r),
+                            _mm256_loadu_ps(shifts + 8 * r));
+        _mm256_store_ps(hits.values[first + q] + 8 * r, values);
+        const __m256 within = _mm256_and_ps(_mm256_cmp_ps(values, floor, _CMP_GE_OQ),
+                                            _mm256_cmp_ps(values, ceiling, _CMP_LE_OQ));
+        mask |= static_cast<uint64_t>(_mm256_movemask_ps(within)) << (8 * r);
+      });
+      hits.masks[first + q] = mask;
+    });
+  }
+}
+
+}  // namespace
+
+const Isa kIsaAvx2 = {"avx2", 63, summarize, quantize, weigh, inner_products, screen};
+
+}  // namespace ssra

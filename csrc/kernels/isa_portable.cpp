@@ -1,0 +1,33 @@
+// Plain C++, for any processor.
+#include "kernels/rows.h"
+
+namespace ssra {
+
+namespace {
+
+void screen(const uint8_t* panel, const float* scales, const float* shifts, const int8_t* queries,
+            const int32_t* corrections, int64_t groups, const float* low, const float* high,
+            Hits& hits) {
+  for (int64_t q = 0; q < kQueryTile; ++q) {
+    int32_t sums[kPanel] = {};
+    for (int64_t g = 0; g < groups; ++g) {
+      const int8_t* query = queries + (g * kQueryTile + q) * kGroup;
+      const uint8_t* documents = panel + g * kPanel * kGroup;
+      for (int64_t i = 0; i < kPanel; ++i)
+        for (int64_t j = 0; j < kGroup; ++j)
+          sums[i] += documents[i * kGroup + j] * query[j];
+    }
+    hits.masks[q] = 0;
+    for (int64_t i = 0; i < kPanel; ++i) {
+      const float value = static_cast<float>(sums[i] + corrections[q]) * scales[i] + shifts[i];
+      hits.values[q][i] = value;
+      hits.masks[q] |= static_cast<uint64_t>(value >= low[q] && value <= high[q]) << i;
+    }
+  }
+}
+
+}  // namespace
+
+const Isa kIsaPortable = {"portable", 127, summarize, quantize, weigh, inner_products, screen};
+
+}  // namespace ssra
