@@ -37,15 +37,15 @@ PRESETS: dict[str, dict[str, Any]] = {
             "max_document_tokens": 96,
             "max_query_tokens": 24,
             "score": {
-                "epochs": 4,
-                "max_steps": 800,
+                "epochs": 5,
+                "max_steps": 1500,
                 "rate": 1e-3,
                 "attention_rate": 0.1,
                 "batch_rows": 8,
             },
             "query": {
-                "epochs": 4,
-                "max_steps": 800,
+                "epochs": 8,
+                "max_steps": 2000,
                 "rate": 1e-3,
                 "attention_rate": 0.1,
                 "batch_rows": 8,
@@ -84,7 +84,7 @@ class TinyConfig(_Section):
     width: int = Field(192, ge=32)
     layers: int = Field(3, ge=1)
     heads: int = Field(4, ge=2)
-    pretrain_tokens: int = Field(300_000, ge=0, description="tokens seen before any judgment")
+    pretrain_tokens: int = Field(200_000, ge=0, description="tokens seen before any judgment")
     pretrain_rate: float = Field(1e-3, gt=0)
     pretrain_rows: int = Field(8, ge=1, description="documents in a pretraining step")
 
