@@ -3,7 +3,6 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
-#include <functional>
 
 namespace ssra {
 
@@ -16,13 +15,13 @@ constexpr int64_t kFloatsPerLine = 16;
 
 }  // namespace
 
-QueryChunk::Query::Query(int64_t wanted, std::span<const int64_t> banned_ids, float upper_limit)
-    : best(wanted), banned(banned_ids.begin(), banned_ids.end()), limit(upper_limit) {
+QueryChunk::Query::Query(int64_t wanted, std::span<const int64_t> banned_ids)
+    : best(wanted), banned(banned_ids.begin(), banned_ids.end()) {
   std::sort(banned.begin(), banned.end());
 }
 
 QueryChunk::Tile::Tile() {
-  std::fill_n(needed, kQueryTile, std::numeric_limits<double>::infinity());
+  std::fill_n(needed, kQueryTile, std::numeric_limits<float>::infinity());
 }
 
 QueryChunk::QueryChunk(const MiningIndex& index, const Matrix<const float>& queries,
@@ -35,7 +34,8 @@ QueryChunk::QueryChunk(const MiningIndex& index, const Matrix<const float>& quer
       count_(last - first),
       groups_((index.d_ + kGroup - 1) / kGroup),
       wanted_(static_cast<size_t>(k + rules.skip_top)),
-      pool_size_(std::max<size_t>(256, 4 * wanted_)) {
+      pool_size_(std::max<size_t>(256, 4 * wanted_)),
+      pool_room_(pool_size_ + kPanel) {
   const double pairs = static_cast<double>(queries.rows) * static_cast<double>(index.size() + 1);
   deviation_ = deviation(index.d_, pairs, kFailure);
   rounding_ = (static_cast<double>(index.d_) / 16 + 32) * 0x1p-23;
@@ -47,10 +47,10 @@ QueryChunk::QueryChunk(const MiningIndex& index, const Matrix<const float>& quer
   quantized_ = allocate_bytes(bytes);
   std::memset(quantized_.get(), 0, static_cast<size_t>(bytes));
   units_.resize(static_cast<size_t>(count_ * index.d_));
-  pools_.reserve(static_cast<size_t>(count_));
+  pools_.resize(static_cast<size_t>(count_) * pool_room_);
+  by_query_.reserve(static_cast<size_t>(count_));
   for (int64_t q = 0; q < count_; ++q) {
-    pools_.emplace_back(static_cast<int64_t>(wanted_), rules.banned[first + q],
-                        rules.upper_limit(first + q));
+    by_query_.emplace_back(static_cast<int64_t>(wanted_), rules.banned[first + q]);
     quantize(q);
   }
 }
@@ -87,13 +87,26 @@ void QueryChunk::quantize(int64_t q) {
   Tile& tile = tile_of(q);
   tile.norm[lane] = about.norm;
   tile.step[lane] = about.step;
-  tile.needed[lane] = static_cast<double>(rules_.min_score);
-  tile.limit[lane] = static_cast<double>(pools_[static_cast<size_t>(q)].limit);
+  tile.needed[lane] = rules_.min_score;
+  tile.limit[lane] = rules_.upper_limit(first_ + q);
   tile.corrections[lane] =
       static_cast<int32_t>(-index_.panels_.dither().offset() * sum - std::llround(drawn));
 }
 
-// The error is that of chance (see Dither) and of float32 rounding.
+namespace {
+
+bool below(const Waiting& a, const Waiting& b) {
+  return a.upper < b.upper;
+}
+
+// The approximate score, in steps of the query, that this score or a lower one may have.
+float in_steps(float score, double margin, double step) {
+  return static_cast<float>((static_cast<double>(score) + margin) / step);
+}
+
+}  // namespace
+
+// The error is that of chance (see Dither) and that of float32 sums.
 QueryChunk::Window QueryChunk::open_window(const Tile& tile, double step, double length) const {
   Window window;
   for (int64_t lane = 0; lane < kQueryTile; ++lane) {
@@ -101,9 +114,9 @@ QueryChunk::Window QueryChunk::open_window(const Tile& tile, double step, double
     const double of_query = tile.step[lane] * length;
     const double error = deviation_ * std::sqrt(of_documents * of_documents + of_query * of_query) +
                          rounding_ * tile.norm[lane] * length + underflow_;
-    window.error[lane] = error;
-    window.low[lane] = static_cast<float>((tile.needed[lane] - error) / tile.step[lane]);
-    window.high[lane] = static_cast<float>((tile.limit[lane] + error) / tile.step[lane]);
+    window.error[lane] = static_cast<float>(error);
+    window.low[lane] = in_steps(tile.needed[lane], -error, tile.step[lane]);
+    window.high[lane] = in_steps(tile.limit[lane], error, tile.step[lane]);
   }
   return window;
 }
@@ -141,76 +154,65 @@ void QueryChunk::screen(int64_t t, int64_t begin, int64_t end, Window window) {
       const uint64_t mask = hits.masks[lane] & present;
       if (mask == 0) [[likely]]
         continue;
-      const double needed = tile.needed[lane];
+      const float needed = tile.needed[lane];
       collect(t * kQueryTile + lane, panel, mask, hits.values[lane], window.error[lane]);
       if (tile.needed[lane] != needed)
         window.low[lane] =
-            static_cast<float>((tile.needed[lane] - window.error[lane]) / tile.step[lane]);
+            in_steps(tile.needed[lane], -static_cast<double>(window.error[lane]), tile.step[lane]);
     }
   }
 }
 
 void QueryChunk::collect(int64_t q, int64_t panel, uint64_t mask, const float* values,
-                         double error) {
-  Query& query = pools_[static_cast<size_t>(q)];
-  const double step = tile_of(q).step[q % kQueryTile];
+                         float error) {
+  Query& query = of(q);
+  const auto step = static_cast<float>(tile_of(q).step[q % kQueryTile]);
+  const float least = needed(q);
+  Waiting* end = pool(q).data() + query.waiting;
   for (; mask != 0; mask &= mask - 1) {
     const int64_t i = std::countr_zero(mask);
     const int64_t position = panel * kPanel + i;
-    const double score = static_cast<double>(values[i]) * step;
-    if (score + error < needed(q) ||
+    if (!query.banned.empty() &&
         std::binary_search(query.banned.begin(), query.banned.end(), index_.id(position)))
       continue;
-    query.pool.push_back({static_cast<float>(score - error), static_cast<float>(score + error),
-                          static_cast<uint32_t>(position)});
-    if (query.pool.size() == pool_size_)
-      prune(q);
+    const float score = values[i] * step;
+    *end = {score - error, score + error, static_cast<uint32_t>(position)};
+    end += score + error >= least;
   }
+  query.waiting = static_cast<size_t>(end - pool(q).data());
+  if (query.waiting >= pool_size_)
+    prune(q);
 }
 
-// Raises what is needed to the k-th best lower bound of those that are surely allowed.
+// Raises what is needed to what enough of those that are surely allowed will reach.
 void QueryChunk::prune(int64_t q) {
-  Query& query = pools_[static_cast<size_t>(q)];
-  lowers_.clear();
-  for (const Waiting& waiting : query.pool)
-    if (static_cast<double>(waiting.lower) >= needed(q) && waiting.upper <= query.limit)
-      lowers_.push_back(waiting.lower);
-  if (lowers_.size() >= wanted_) {
-    const auto kth = lowers_.begin() + static_cast<std::ptrdiff_t>(wanted_ - 1);
-    std::nth_element(lowers_.begin(), kth, lowers_.end(), std::greater<>());
-    needed(q) = std::max(needed(q), static_cast<double>(*kth));
-  }
-  const double least = needed(q);
-  std::erase_if(query.pool, [least](const Waiting& waiting) {
-    return static_cast<double>(waiting.upper) < least;
-  });
-  if (query.pool.size() > pool_size_ / 4 * 3)
+  needed(q) = std::max(needed(q), reached_by(wanted_, pool(q), needed(q), limit(q)));
+  of(q).waiting = keep_reaching(needed(q), pool(q));
+  if (of(q).waiting > pool_size_ / 4 * 3)
     settle(q);
 }
 
 void QueryChunk::settle(int64_t q) {
-  Query& query = pools_[static_cast<size_t>(q)];
-  auto& pool = query.pool;
-  std::make_heap(pool.begin(), pool.end(), below);
+  std::span<Waiting> heap = pool(q);
+  std::make_heap(heap.begin(), heap.end(), below);
   // Rows are fetched while those before them are scored: they lie anywhere in memory.
-  Batch batch = next_batch(pool, needed(q));
+  Batch batch = next_batch(heap, needed(q));
   while (batch.count > 0) {
-    const Batch following = next_batch(pool, needed(q));
+    const Batch following = next_batch(heap, needed(q));
     score(q, batch);
-    needed(q) = std::max(needed(q), static_cast<double>(query.best.threshold()));
+    needed(q) = std::max(needed(q), of(q).best.threshold());
     batch = following;
   }
-  pool.clear();
+  of(q).waiting = 0;
 }
 
 // Takes the best bounds out of the heap, as long as they reach what is needed.
-QueryChunk::Batch QueryChunk::next_batch(std::vector<Waiting>& heap, double needed) const {
+QueryChunk::Batch QueryChunk::next_batch(std::span<Waiting>& heap, float needed) const {
   Batch batch;
-  while (batch.count < kRowsAtOnce && !heap.empty() &&
-         static_cast<double>(heap.front().upper) >= needed) {
+  while (batch.count < kRowsAtOnce && !heap.empty() && heap.front().upper >= needed) {
     const uint32_t position = heap.front().position;
     std::pop_heap(heap.begin(), heap.end(), below);
-    heap.pop_back();
+    heap = heap.first(heap.size() - 1);
     const float* row = index_.row(position);
     for (int64_t j = 0; j < index_.d_; j += kFloatsPerLine)
       __builtin_prefetch(row + j);
@@ -222,22 +224,21 @@ QueryChunk::Batch QueryChunk::next_batch(std::vector<Waiting>& heap, double need
 }
 
 void QueryChunk::score(int64_t q, const Batch& batch) {
-  Query& query = pools_[static_cast<size_t>(q)];
   float products[kRowsAtOnce];
   index_.isa_.inner_products(units_.data() + q * index_.d_, batch.rows, index_.d_, products);
   for (int64_t i = 0; i < batch.count; ++i) {
     const uint32_t position = batch.positions[i];
     const float score = products[i] * index_.panels_.factor(position);
-    if (score >= rules_.min_score && score <= query.limit)
-      query.best.offer({score, index_.id(position)});
+    if (score >= rules_.min_score && score <= limit(q))
+      of(q).best.offer({score, index_.id(position)});
   }
 }
 
 void QueryChunk::write(const Matrix<float>& scores, const Matrix<int64_t>& ids,
                        std::span<int64_t> counts) {
   for (int64_t q = 0; q < count_; ++q)
-    counts[static_cast<size_t>(first_ + q)] = pools_[static_cast<size_t>(q)].best.write(
-        rules_.skip_top, k_, scores.row(first_ + q), ids.row(first_ + q));
+    counts[static_cast<size_t>(first_ + q)] =
+        of(q).best.write(rules_.skip_top, k_, scores.row(first_ + q), ids.row(first_ + q));
 }
 
 }  // namespace ssra
