@@ -154,8 +154,8 @@ class _Grid:
         alive[row, cell] = True
         pick_rows, pick_cells = torch.from_numpy(rows), torch.from_numpy(source)
         visible = self.mask[pick_rows[:, None], 0, pick_cells, : self.used] == 0
-        columns, kept = _needed_columns(visible)
-        visible = visible.gather(2, columns[:, None, :].expand(-1, branches, -1)) & kept[:, None, :]
+        columns = _needed_columns(visible)
+        visible = visible.gather(2, columns[:, None, :].expand(-1, branches, -1))
         positions = self.column_positions[pick_rows[:, None], columns]
         self.branch = np.where(alive, self.branch[rows[:, None], source], -1)
         self.position = self.position[pick_rows[:, None], pick_cells]
@@ -174,17 +174,15 @@ class _Grid:
         self.column_positions[:, : self.used] = positions
 
 
-def _needed_columns(visible: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Columns that some branch of the row sees, in order, padded to the longest row.
+def _needed_columns(visible: torch.Tensor) -> torch.Tensor:
+    """Columns that some branch of the row sees, in order, then others up to the longest row.
 
     Args:
         visible: bool[D, K, C].
 
     Returns:
-        int64[D, C'] columns and bool[D, C'], false for padding.
+        int64[D, C'].
     """
     needed = visible.any(1)
-    counts = needed.sum(1)
-    width = int(counts.max())
-    columns = (~needed).to(torch.int8).argsort(dim=1, stable=True)[:, :width]
-    return columns, torch.arange(width)[None, :] < counts[:, None]
+    width = int(needed.sum(1).max())
+    return (~needed).to(torch.int8).argsort(dim=1, stable=True)[:, :width]

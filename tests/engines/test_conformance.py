@@ -181,6 +181,21 @@ def test_identical_requests_get_identical_results(engine: Engine) -> None:
     assert first == third
 
 
+def test_the_same_prompt_with_other_seeds(engine: Engine) -> None:
+    batch = pa.RecordBatch.from_arrays(
+        [
+            pa.array(["T:fox\n"] * 20).dictionary_encode(),
+            pa.array(["Q:"] * 20),
+            pa.array([7, *range(19)], pa.uint64()),
+        ],
+        schema=REQUESTS,
+    )
+    (rows,) = engine.generate_batches([batch], Sampling(max_new_tokens=8))
+    texts = rows.column("text").to_pylist()
+    assert texts[0] == texts[8]
+    assert len(set(texts)) > 15
+
+
 def test_no_requests(engine: Engine) -> None:
     assert engine.label_logits([], LABELS).shape == (0, 4)
     assert engine.generate([]) == []
@@ -202,15 +217,16 @@ def test_stop_strings(model_engine: Engine) -> None:
             assert cut.finish_reason == whole.finish_reason
 
 
-def test_lengths(model_engine: Engine) -> None:
+def test_lengths(model_engine: Engine, tokenizer: Any) -> None:
     free = model_engine.generate(QUERIES, n=4, max_new_tokens=7)
     for completion in chain.from_iterable(free):
         assert 1 <= len(completion.token_ids) <= 7
         assert (completion.finish_reason == "length") == (completion.token_ids[-1] != 2)
-    least = model_engine.generate(QUERIES, n=4, max_new_tokens=7, min_new_tokens=5, stop=["e"])
+    least = model_engine.generate(QUERIES, n=4, max_new_tokens=7, min_new_tokens=5, stop=["e", "o"])
     for completion in chain.from_iterable(least):
         assert len(completion.token_ids) >= 5
         assert not set(completion.token_ids[:4]) & {2}
+        assert not set(tokenizer.decode(completion.token_ids[:4])) & {"e", "o"}
 
 
 def test_context_limit(

@@ -59,6 +59,15 @@ def test_batches_keep_to_the_budget(
         assert len(batch) == 1 or widest * len(batch) <= budget
 
 
+def test_documents_cut_alike_stay_together() -> None:
+    """Suffixes of two lengths, in turn, at the context's limit: two trees, not one for each."""
+    prompts = Prompts(
+        [[1] * 20], [[2] * (1 + i % 2) for i in range(8)], np.zeros(8, np.int64), np.arange(8)
+    )
+    trees = grow_trees(prompts, np.arange(8), 20, 0)
+    assert sorted(len(tree.prefix) for tree in trees) == [18, 19]
+
+
 def test_a_popular_document_is_split_evenly() -> None:
     prompts = _prompts([0] * 66, [0] * 66)
     assert [len(t.branch) for t in grow_trees(prompts, np.arange(66), None, 0)] == [22, 22, 22]
