@@ -81,6 +81,7 @@ class TorchEngine(Engine):
         limits = [n for n in (self._model.context, max_context_tokens) if n is not None]
         self._context = min(limits, default=None)
         self._batch_tokens = batch_tokens
+        self.stats.notes.append(_size(model))
         self._pieces: list[str] | None = None
         self._rules: dict[tuple[str, ...], StopRules] = {}
 
@@ -192,6 +193,13 @@ def _distinct_requests(parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """First row of each distinct column of `parts`, and which of them each column is."""
     _, first, again = np.unique(parts, axis=1, return_index=True, return_inverse=True)
     return first, again.reshape(-1)
+
+
+def _size(model: Any) -> str:
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    megabytes = sum(p.numel() * p.element_size() for p in model.parameters()) / 2**20
+    dtype = str(model.dtype).removeprefix("torch.")
+    return f"{parameters / 1e6:.1f} million parameters in {dtype}, {megabytes:.0f} MiB"
 
 
 def _dtype(name: str) -> torch.dtype:

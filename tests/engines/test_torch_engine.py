@@ -129,11 +129,12 @@ def test_logprob_is_of_the_model_whatever_the_temperature(
 
 
 def test_sharing_is_counted(llama_folder: Path, tokenizer: Any) -> None:
-    engine = load_engine(llama_folder)
+    engine = load_engine(llama_folder, dtype="float32")
     document, suffixes = "T:quick brown fox\n", ["Q:fox\nG:", "Q:dog\nG:", "Q:fox\nG:"]
     engine.label_logits([Request(document, suffix) for suffix in suffixes], ["0", "1"])
     prefix = len(tokenizer(document)["input_ids"])
     lengths = [len(tokenizer(s, add_special_tokens=False)["input_ids"]) for s in suffixes]
+    assert engine.stats.notes[0] == "0.1 million parameters in float32, 1 MiB"
     assert engine.stats.requests == 3
     assert engine.stats.prompt_tokens == 3 * prefix + sum(lengths)
     assert engine.stats.shared_tokens == 2 * prefix + lengths[0]
