@@ -9,14 +9,8 @@ import torch
 from torch import nn
 
 from ssra_engine.engines.scheduler import Tree
-from ssra_engine.engines.token_tree import (
-    ATTENTION,
-    TreeCache,
-    TreeLayout,
-    TreeTokens,
-    additive,
-    lay_out,
-)
+from ssra_engine.engines.token_tree import TreeLayout, TreeTokens, additive, lay_out
+from ssra_engine.engines.tree_attention import ATTENTION, TreeCache
 from ssra_engine.errors import EngineError
 
 __all__ = ["TreeModel"]
@@ -94,9 +88,8 @@ class TreeModel:
 
     def _forward_layout(self, layout: TreeLayout, cache: TreeCache | None) -> torch.Tensor:
         tokens, positions = torch.from_numpy(layout.tokens), torch.from_numpy(layout.positions)
-        visible = torch.from_numpy(layout.visible)
-        if self._owns_attention and not self._window_matters(positions):
-            visible = visible[:, layout.prefix_columns :]
+        plain_prefix = self._owns_attention and not self._window_matters(positions)
+        visible = torch.from_numpy(layout.visible(layout.prefix_columns if plain_prefix else 0))
         columns = torch.from_numpy(layout.branch_column)
         wanted = columns + torch.arange(len(columns))[:, None] * tokens.shape[1]
         inputs = TreeTokens(tokens, positions, additive(visible, self.dtype), positions)

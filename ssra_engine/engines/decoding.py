@@ -15,7 +15,8 @@ from ssra_engine.engines.causal_lm import TreeModel
 from ssra_engine.engines.engine import Sampling
 from ssra_engine.engines.sampling import draw
 from ssra_engine.engines.stopping import StopRules
-from ssra_engine.engines.token_tree import TreeCache, TreeLayout, TreeTokens
+from ssra_engine.engines.token_tree import TreeLayout, TreeTokens
+from ssra_engine.engines.tree_attention import TreeCache
 
 __all__ = ["Decoded", "decode"]
 
