@@ -6,15 +6,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ssra_engine.kernels.loss import graded_infonce
     from ssra_engine.kernels.mining import MiningIndex
 
-__all__ = ["MiningIndex", "__version__"]
+__all__ = ["MiningIndex", "__version__", "graded_infonce"]
 
 __version__ = "0.1.0"
 
 # Where public names live; a name is imported when it is first asked for, so that importing the
 # package costs nothing.
-_HOMES = {"MiningIndex": "ssra_engine.kernels.mining"}
+_HOMES = {
+    "MiningIndex": "ssra_engine.kernels.mining",
+    "graded_infonce": "ssra_engine.kernels.loss",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -11,6 +11,17 @@ def exact_topk(
     banned_ids: npt.NDArray[np.int64],
     threads: int,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]: ...
+def graded_infonce(
+    queries: npt.NDArray[np.float32],
+    candidates: npt.NDArray[np.float32],
+    grades: npt.NDArray[np.float32],
+    dims: list[int],
+    temperature: float,
+    self_contrast: bool,
+    false_negative_margin: float,
+    gradients: bool,
+    threads: int,
+) -> tuple[float, npt.NDArray[np.float32], npt.NDArray[np.float32], float]: ...
 def available_isas() -> list[str]: ...
 
 class MiningIndex:

@@ -5,6 +5,7 @@
 PYBIND11_MODULE(_core, module) {
   module.doc() = "Compiled kernels of ssra_engine; use them through ssra_engine.kernels.";
   module.attr("__version__") = SSRA_VERSION;
+  ssra::register_loss(module);
   ssra::register_mining(module);
   ssra::register_topk(module);
 }

@@ -5,6 +5,7 @@
 
 namespace ssra {
 
+void register_loss(pybind11::module_& module);
 void register_mining(pybind11::module_& module);
 void register_topk(pybind11::module_& module);
 

@@ -30,6 +30,50 @@ struct Hits {
   alignas(64) float values[kQueryTile][kPanel];
 };
 
+// out[i][j] = init[i][j] + sum over k of a[i * a_row + k * a_step] * b[k * b_step + j], for the
+// first `rows` of 8 and `width` of 48 columns. All of the 8 rows of a, and b up to a multiple of 16
+// columns, must be there. Without init it starts from zero.
+struct ProductTile {
+  const float* a;
+  int64_t a_row;
+  int64_t a_step;
+  const float* b;
+  int64_t b_step;
+  int64_t steps;
+  const float* init;
+  float* out;
+  int64_t out_row;
+  int64_t rows;
+  int64_t width;
+};
+
+constexpr int64_t kMostLevels = 16;  // Matryoshka dims
+constexpr float kExcluded = -1e30F;  // the cosine of a pair that is none
+
+// One level of weigh_row: a row of cosines, and what its weights are made of. The weight of a pair
+// is share * exp((cosine - largest) / temperature), or nothing where the cosine is above the
+// ceiling. `column_...` are the same of the other side, null where weights go one way only, and
+// sums for it.
+struct PairLevel {
+  float* cosines;
+  float ceiling;
+  float largest;
+  float share;
+  float row_scale;
+  float row_dot;  // grows by the sum of weight * cosine
+  const float* column_ceilings;
+  const float* column_largest;
+  const float* column_shares;
+  const float* column_scales;
+  float* column_dots;
+};
+
+struct PairRow {
+  PairLevel at[kMostLevels];
+  int64_t levels;
+  float inverse_temperature;
+};
+
 struct Isa {
   const char* name;
 
@@ -57,6 +101,26 @@ struct Isa {
   void (*screen)(const uint8_t* panel, const float* scales, const float* shifts,
                  const int8_t* queries, const int32_t* corrections, int64_t groups,
                  const float* low, const float* high, Hits& hits);
+
+  void (*multiply)(const ProductTile& tile);
+
+  // The rest is about rows of cosines, `n` of them, a multiple of 16.
+  // products[j] *= row_scale * column_scales[j]
+  void (*scale_row)(float* products, const float* column_scales, float row_scale, int64_t n);
+
+  // Adds exp((cosine - largest) / temperature) of all cosines up to the ceiling to a sum that is
+  // kept relative to the largest of them.
+  void (*sum_row)(const float* cosines, int64_t n, float ceiling, float inverse_temperature,
+                  float& largest, float& sum);
+
+  // The same for each of n columns of `rows` rows.
+  void (*sum_columns)(const float* cosines, int64_t stride, int64_t rows, int64_t n,
+                      const float* ceilings, float inverse_temperature, float* largest,
+                      float* sums);
+
+  // Replaces the cosines of each level by the sum over this and all higher levels of
+  // weight * row_scale * column_scale: what the columns of this level weigh in the gradient.
+  void (*weigh_row)(PairRow& row, int64_t n);
 };
 
 // The best set that this processor has, or the one named by the environment variable SSRA_ISA

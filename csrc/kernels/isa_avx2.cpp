@@ -1,6 +1,7 @@
 // AVX2 and FMA.
 #include <immintrin.h>
 
+#include "kernels/pairs.h"
 #include "kernels/rows.h"
 #include "kernels/unrolled.h"
 
@@ -62,8 +63,59 @@ void screen(const uint8_t* panel, const float* scales, const float* shifts, cons
   }
 }
 
+// sum += a * b, written out for the same reason.
+[[gnu::always_inline]] inline void multiply_add(__m256& sum, __m256 a, __m256 b) {
+  asm("vfmadd231ps %2, %1, %0" : "+x"(sum) : "x"(a), "x"(b));
+}
+
+constexpr int64_t kProductRows = 4;      // of 8
+constexpr int64_t kProductColumns = 24;  // of 48: twelve sums, three registers of b, one of a
+
+void multiply_part(const ProductTile& tile, const float* a, const float* b, float* out) {
+  __m256 sums[kProductRows][3];
+  each<kProductRows>([&](auto i) __attribute__((always_inline)) {
+    each<3>([&](auto r) __attribute__((always_inline)) { sums[i][r] = _mm256_setzero_ps(); });
+  });
+  for (int64_t k = 0; k < tile.steps; ++k) {
+    const __m256 columns[3] = {_mm256_loadu_ps(b), _mm256_loadu_ps(b + 8), _mm256_loadu_ps(b + 16)};
+    each<kProductRows>([&](auto i) __attribute__((always_inline)) {
+      const __m256 value = _mm256_broadcast_ss(a + i * tile.a_row);
+      each<3>([&](auto r)
+                  __attribute__((always_inline)) { multiply_add(sums[i][r], value, columns[r]); });
+    });
+    a += tile.a_step;
+    b += tile.b_step;
+  }
+  each<kProductRows>([&](auto i) __attribute__((always_inline)) {
+    each<3>([&](auto r) __attribute__((always_inline)) {
+      _mm256_storeu_ps(out + i * kPanel + 8 * r, sums[i][r]);
+    });
+  });
+}
+
+void multiply(const ProductTile& tile) {
+  alignas(32) float sums[kQueryTile * kPanel];
+  for (int64_t i = 0; i < tile.rows; i += kProductRows)
+    for (int64_t j = 0; j < tile.width; j += kProductColumns)
+      multiply_part(tile, tile.a + i * tile.a_row, tile.b + j, sums + i * kPanel + j);
+  finish(tile, sums);
+}
+
 }  // namespace
 
-const Isa kIsaAvx2 = {"avx2", 63, summarize, quantize, weigh, inner_products, screen};
+const Isa kIsaAvx2 = {
+    .name = "avx2",
+    .document_levels = 63,
+    .summarize = summarize,
+    .quantize = quantize,
+    .weigh = weigh,
+    .inner_products = inner_products,
+    .screen = screen,
+    .multiply = multiply,
+    .scale_row = scale_row,
+    .sum_row = sum_row,
+    .sum_columns = sum_columns,
+    .weigh_row = weigh_row,
+};
 
 }  // namespace ssra

@@ -1,4 +1,5 @@
 // Plain C++, for any processor.
+#include "kernels/pairs.h"
 #include "kernels/rows.h"
 
 namespace ssra {
@@ -26,8 +27,36 @@ void screen(const uint8_t* panel, const float* scales, const float* shifts, cons
   }
 }
 
+void multiply(const ProductTile& tile) {
+  for (int64_t i = 0; i < tile.rows; ++i) {
+    float sums[kPanel] = {};
+    for (int64_t k = 0; k < tile.steps; ++k) {
+      const float value = tile.a[i * tile.a_row + k * tile.a_step];
+      for (int64_t j = 0; j < tile.width; ++j)
+        sums[j] += value * tile.b[k * tile.b_step + j];
+    }
+    for (int64_t j = 0; j < tile.width; ++j) {
+      const int64_t at = i * tile.out_row + j;
+      tile.out[at] = (tile.init == nullptr ? 0 : tile.init[at]) + sums[j];
+    }
+  }
+}
+
 }  // namespace
 
-const Isa kIsaPortable = {"portable", 127, summarize, quantize, weigh, inner_products, screen};
+const Isa kIsaPortable = {
+    .name = "portable",
+    .document_levels = 127,
+    .summarize = summarize,
+    .quantize = quantize,
+    .weigh = weigh,
+    .inner_products = inner_products,
+    .screen = screen,
+    .multiply = multiply,
+    .scale_row = scale_row,
+    .sum_row = sum_row,
+    .sum_columns = sum_columns,
+    .weigh_row = weigh_row,
+};
 
 }  // namespace ssra

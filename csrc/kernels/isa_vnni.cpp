@@ -1,6 +1,7 @@
 // AVX-512 with VNNI.
 #include <immintrin.h>
 
+#include "kernels/pairs.h"
 #include "kernels/rows.h"
 #include "kernels/unrolled.h"
 
@@ -68,8 +69,77 @@ void screen(const uint8_t* panel, const float* scales, const float* shifts, cons
   });
 }
 
+// sum += a * b, written out for the same reason.
+[[gnu::always_inline]] inline void multiply_add(__m512& sum, __m512 a, __m512 b) {
+  asm("vfmadd231ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+}
+
+template <int64_t registers>
+void multiply_tile(const ProductTile& tile, float* out, int64_t out_row, const float* init) {
+  __m512 sums[kQueryTile][registers];
+  each<kQueryTile>([&](auto i) __attribute__((always_inline)) {
+    each<registers>([&](auto r) __attribute__((always_inline)) {
+      sums[i][r] =
+          init == nullptr ? _mm512_setzero_ps() : _mm512_loadu_ps(init + i * out_row + 16 * r);
+    });
+  });
+  const float* a = tile.a;
+  const float* b = tile.b;
+  for (int64_t k = 0; k < tile.steps; ++k) {
+    __m512 columns[registers];
+    each<registers>(
+        [&](auto r) __attribute__((always_inline)) { columns[r] = _mm512_loadu_ps(b + 16 * r); });
+    each<kQueryTile>([&](auto i) __attribute__((always_inline)) {
+      const __m512 value = _mm512_set1_ps(a[i * tile.a_row]);
+      each<registers>([&](auto r) __attribute__((always_inline)) {
+        multiply_add(sums[i][r], value, columns[r]);
+      });
+    });
+    a += tile.a_step;
+    b += tile.b_step;
+  }
+  each<kQueryTile>([&](auto i) __attribute__((always_inline)) {
+    each<registers>([&](auto r) __attribute__((always_inline)) {
+      _mm512_storeu_ps(out + i * out_row + 16 * r, sums[i][r]);
+    });
+  });
+}
+
+template <int64_t registers>
+void multiply_width(const ProductTile& tile) {
+  if (tile.rows == kQueryTile && tile.width == 16 * registers) {
+    multiply_tile<registers>(tile, tile.out, tile.out_row, tile.init);
+  } else {
+    alignas(64) float sums[kQueryTile * kPanel];
+    multiply_tile<registers>(tile, sums, kPanel, nullptr);
+    finish(tile, sums);
+  }
+}
+
+void multiply(const ProductTile& tile) {
+  if (tile.width > 32)
+    multiply_width<3>(tile);
+  else if (tile.width > 16)
+    multiply_width<2>(tile);
+  else
+    multiply_width<1>(tile);
+}
+
 }  // namespace
 
-const Isa kIsaVnni = {"vnni", 127, summarize, quantize, weigh, inner_products, screen};
+const Isa kIsaVnni = {
+    .name = "vnni",
+    .document_levels = 127,
+    .summarize = summarize,
+    .quantize = quantize,
+    .weigh = weigh,
+    .inner_products = inner_products,
+    .screen = screen,
+    .multiply = multiply,
+    .scale_row = scale_row,
+    .sum_row = sum_row,
+    .sum_columns = sum_columns,
+    .weigh_row = weigh_row,
+};
 
 }  // namespace ssra

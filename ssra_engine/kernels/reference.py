@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["exact_topk", "mine"]
+__all__ = ["cosent", "exact_topk", "graded_infonce", "mine"]
 
 
 def exact_topk(
@@ -56,6 +56,38 @@ def mine(
         best = order[allowed[order]][skip_top : skip_top + k]
         scores[q, : len(best)], found[q, : len(best)] = row[best], names[best]
     return scores, found
+
+
+def graded_infonce(
+    query: npt.NDArray[np.float32],
+    candidates: npt.NDArray[np.float32],
+    grades: npt.NDArray[np.float32],
+    dims: Sequence[int],
+    *,
+    temperature: float,
+    self_contrast: bool = False,
+    margin: float = np.inf,
+) -> float:
+    """`ssra_engine.kernels.loss.graded_infonce`; the first candidates are the positives."""
+    losses = []
+    for dim in dims:
+        q, c = _rows(query[:, :dim], "cosine"), _rows(candidates[:, :dim], "cosine")
+        for i, grade in enumerate(grades):
+            others = [np.delete(q[i] @ c.T, i)]
+            if self_contrast:
+                others += [np.delete(x[i] @ x[: len(q)].T, i) for x in (q, c)]
+            cosines, positive = np.concatenate(others), q[i] @ c[i]
+            kept = np.append(cosines[cosines <= positive + margin], positive)
+            losses.append(grade * np.log(np.exp((kept - positive) / temperature).sum()))
+    return float(np.mean(losses))
+
+
+def cosent(
+    scores: npt.NDArray[np.float32], grades: npt.NDArray[np.float32], temperature: float
+) -> float:
+    """`ssra_engine.kernels.cosent.cosent_loss`."""
+    better, worse = np.nonzero(grades[:, None] > grades)
+    return float(np.log1p(np.exp((scores[worse] - scores[better]) / temperature).sum()))
 
 
 def _rows(vectors: npt.NDArray[np.float32], metric: str) -> npt.NDArray[np.float64]:

@@ -1,0 +1,40 @@
+// The graded contrastive loss over all Matryoshka dims at once, and its gradient.
+#pragma once
+
+#include <limits>
+#include <span>
+
+#include "support/spans.h"
+
+namespace ssra {
+
+struct LossArguments {
+  Matrix<const float> queries;     // [B, D]
+  Matrix<const float> candidates;  // [C, D], C >= B: the positive of query i is candidate i
+  std::span<const float> grades;   // [B]
+  std::span<const int64_t> dims;   // rising, the last at most D
+  double temperature = 1;
+  bool self_contrast = false;  // the first B candidates also contrast among themselves
+  double false_negative_margin = std::numeric_limits<double>::infinity();
+  bool gradients = true;
+  int threads = 1;
+};
+
+struct LossResult {
+  double loss = 0;
+  double temperature_gradient = 0;
+};
+
+// Mean over dims of the mean over queries of grade * cross-entropy of the positive among the
+// candidates: cosines of the first `dim` columns over the temperature. With self-contrast, a
+// query's denominator also holds its cosines with other queries, and those of its positive with
+// other positives. A candidate other than the positive whose cosine exceeds the positive's by more
+// than the margin is left out.
+//
+// Gradients, where wanted, are added to two matrices like the inputs. No matrix of all pairs is
+// ever held: memory is that of the packed inputs, and one block of rows at all dims. The result
+// does not depend on the number of threads.
+LossResult graded_infonce(const LossArguments& arguments, const Matrix<float>& query_gradient,
+                          const Matrix<float>& candidate_gradient);
+
+}  // namespace ssra
