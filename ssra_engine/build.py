@@ -10,12 +10,12 @@ merged), ``d2q.arrow`` (what the query model learned from, `schema.D2Q`), ``conf
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -26,15 +26,15 @@ from ssra_engine.durable import put_folder, remove, writing
 from ssra_engine.engine_folder import MANIFEST, content_key, engine_options, read_engines
 from ssra_engine.errors import ConfigError, StoreError
 from ssra_engine.judgments import read_judgments, read_pairs
+from ssra_engine.keys import hash_strings, normalise
 from ssra_engine.prompts import TEMPLATES
+from ssra_engine.readers import find_sources
 from ssra_engine.schema import D2Q, PAIRS
 from ssra_engine.stages.annotate import annotated, d2q_rows, score_requests, training_data
 from ssra_engine.stages.filter import score
 from ssra_engine.steps import NoProgress, Progress
 
 __all__ = ["BuildReport", "build"]
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,17 @@ class BuildReport:
 
 @dataclass(frozen=True)
 class _Data:
-    """Checked input: prompt text of every document, judged rows by split, unlabelled pairs."""
+    """Checked input: prompt text of every document, judged rows by split, unlabelled pairs.
+
+    `pairs` are those whose query is not held out: what is learned from a pair must not know the
+    queries that are to be measured on.
+    """
 
     documents: pa.Table
     train: pa.Table
     held_out: pa.Table
     pairs: pa.Table
+    pairs_of_held_out_queries: int
 
 
 def build(
@@ -78,7 +83,8 @@ def build(
         corpus: documents; see `open_corpus`.
         judgments: graded rows; only those of split ``train`` are trained on, ``dev`` stops the
             training and calibrates.
-        pairs: unlabelled (query, doc_id) rows, as of a click log.
+        pairs: unlabelled (query, doc_id) rows, as of a click log; those of queries that the
+            judgments hold out are left out.
         output: the engines folder. The same data and settings again: nothing is done. Others: it is
             built anew and replaced when the new one is whole.
         progress: told of each step.
@@ -96,14 +102,7 @@ def build(
     steps.begin("read the data", 0, 0)
     opened = open_corpus(corpus, limit=config.input.limit, on_error=config.input.on_error)
     data = _read(config, opened, judgments, pairs)
-    fingerprint = {
-        "version": __version__,
-        "config": config.model_dump(mode="json", include={"seed", "grades", "model", "annotate"}),
-        "backbone": "" if config.model.backbone is None else content_key(config.model.backbone),
-        "corpus": opened.fingerprint(),
-        "judgments": _inputs_key(judgments),
-        "pairs": _inputs_key(pairs),
-    }
+    fingerprint = _fingerprint(config, opened, judgments, pairs)
     there = read_engines(output) if (output / MANIFEST).exists() else None
     if there is not None and there.manifest["fingerprint"] == fingerprint:
         return BuildReport(output, there.manifest["figures"], did_nothing=True)
@@ -112,6 +111,12 @@ def build(
     def fill(folder: Path) -> None:
         figures.update(_train(config, data, folder, fingerprint, steps))
 
+    _replace(output, fill)
+    return BuildReport(output, figures, did_nothing=False)
+
+
+def _replace(output: Path, fill: Callable[[Path], None]) -> None:
+    """Let `fill` write a folder, which takes the place of `output` when it is whole."""
     replaced = output.with_name(output.name + ".old")
     new = output.with_name(output.name + ".new")
     with writing(output):
@@ -123,12 +128,24 @@ def build(
             output.rename(replaced)
         new.rename(output)
         remove(replaced)
-    return BuildReport(output, figures, did_nothing=False)
 
 
-def _inputs_key(inputs: Sequence[str | Path]) -> str:
-    """Key of the bytes of some input files; empty where there are none."""
-    return " ".join(content_key(path) for path in inputs)
+def _fingerprint(
+    config: Config, corpus: Corpus, judgments: Sequence[str | Path], pairs: Sequence[str | Path]
+) -> dict[str, Any]:
+    sections = {"seed", "grades", "input", "model", "annotate"}
+    return {
+        "version": __version__,
+        "config": config.model_dump(mode="json", include=sections),
+        "backbone": "" if config.model.backbone is None else content_key(config.model.backbone),
+        "corpus": corpus.fingerprint(),
+        "judgments": _files_key(judgments),
+        "pairs": _files_key(pairs) if pairs else "",
+    }
+
+
+def _files_key(inputs: Sequence[str | Path]) -> str:
+    return " ".join(source.fingerprint().hex() for source in find_sources(inputs))
 
 
 def _check_output(output: Path) -> None:
@@ -160,7 +177,14 @@ def _read(
         d2q_rows(judged.filter(pc.equal(judged["split"], split)), documents, "judgment")
         for split in ("train", "dev")
     ]
-    return _Data(documents, by_split[0], by_split[1], unlabelled)
+    held_out = judged.filter(pc.not_equal(judged["split"], "train"))["query"]
+    leaks = np.isin(_query_keys(unlabelled["query"]), _query_keys(held_out))
+    usable = unlabelled.filter(pa.array(~leaks))
+    return _Data(documents, by_split[0], by_split[1], usable, int(leaks.sum()))
+
+
+def _query_keys(queries: pa.ChunkedArray) -> np.ndarray:
+    return hash_strings(normalise(queries.combine_chunks()))
 
 
 def _train(
@@ -178,6 +202,7 @@ def _train(
         "documents": len(data.documents),
         "judgments": {"train": len(data.train), "dev": len(data.held_out)},
         "pairs": len(data.pairs),
+        "pairs_of_held_out_queries": data.pairs_of_held_out_queries,
     }
     if model.preset:
         steps.begin("train the tiny backbone", 0, 0)

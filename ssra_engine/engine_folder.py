@@ -114,14 +114,14 @@ def engine_options(built: Config, backend: str, run: Config | None = None) -> di
 def content_key(path: str | Path) -> str:
     """XXH3-128 over the bytes of a file, or over the names and bytes of a folder's files.
 
-    Anything that is not a local file or folder is known by its name only.
+    Raises:
+        EngineError: there is nothing at `path`.
     """
     path = Path(path)
     digest = xxhash.xxh3_128()
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     if not path.exists():
-        digest.update(str(path).encode())
-        files = []
+        raise EngineError(f"{path}: no such file or folder.")
     for file in files:
         digest.update(str(file.relative_to(path)).encode())
         with file.open("rb") as stream:

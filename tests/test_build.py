@@ -80,6 +80,51 @@ def test_rows_that_are_not_train_are_not_trained_on(
     assert judged <= train
 
 
+def test_pairs_of_held_out_queries_teach_nothing(
+    engines: Path, inputs: dict[str, list[Path]]
+) -> None:
+    tables = {}
+    for name in ("judgments", "pairs"):
+        with pa.ipc.open_file(inputs[name][0]) as reader:
+            tables[name] = reader.read_all().to_pylist()
+    held_out = {row["query"] for row in tables["judgments"] if row["split"] != "train"}
+    assert held_out & {row["query"] for row in tables["pairs"]}, "the world must try to leak"
+    with pa.ipc.open_file(engines / "d2q.arrow") as reader:
+        learned = set(reader.read_all()["query"].to_pylist())
+    assert not held_out & learned
+    figures = read_engines(engines).manifest["figures"]
+    leaked = sum(row["query"] in held_out for row in tables["pairs"])
+    assert figures["pairs_of_held_out_queries"] == leaked
+    assert figures["pairs"] == len(tables["pairs"]) - leaked
+
+
+def test_a_file_behind_a_glob_that_changed_is_noticed(
+    inputs: dict[str, list[Path]], tmp_path: Path
+) -> None:
+    folder = tmp_path / "judged"
+    folder.mkdir()
+    copy = folder / "judgments.arrow"
+    copy.write_bytes(inputs["judgments"][0].read_bytes())
+    globbed: dict[str, Any] = inputs | {"judgments": [str(folder / "*.arrow")]}
+    output = tmp_path / "engines"
+    assert not build(config(), **globbed, output=output).did_nothing
+    assert build(config(), **globbed, output=output).did_nothing
+    with pa.ipc.open_file(copy) as reader:
+        table = reader.read_all()
+    with pa.OSFile(str(copy), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table.slice(1))
+    assert not build(config(), **globbed, output=output).did_nothing
+
+
+def test_how_the_corpus_is_read_belongs_to_what_was_built(
+    inputs: dict[str, list[Path]], tmp_path: Path
+) -> None:
+    output = tmp_path / "engines"
+    build(config(), **inputs, output=output)
+    assert not build(config(input__limit=120), **inputs, output=output).did_nothing
+    assert build(config(input__limit=120), **inputs, output=output).did_nothing
+
+
 def test_built_again_with_nothing_changed_it_does_nothing(
     engines: Path, inputs: dict[str, list[Path]]
 ) -> None:

@@ -50,5 +50,7 @@ def test_a_bar_in_a_terminal() -> None:
 
 
 def test_nothing_begun() -> None:
-    with ProgressBar(_console(terminal=True)):
+    console = _console(terminal=True)
+    with ProgressBar(console):
         pass
+    assert _text(console) == ""
