@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ssra_engine import __version__
+from ssra_engine.calibration import Calibration
 from ssra_engine.config import Config
 from ssra_engine.corpus import Corpus, open_corpus
 from ssra_engine.durable import put_folder, remove, writing
@@ -217,11 +218,18 @@ def _train(
     )
     steps.begin("train the score model", 0, 0)
     network, card = train_score_model(
-        network, encoder, data.train, data.held_out, model.score, lora=lora, seed=config.seed
+        network,
+        encoder,
+        data.train,
+        data.held_out,
+        model.score,
+        lora=lora,
+        evenness=model.evenness,
+        seed=config.seed,
     )
     figures["score"] = card
     save_backbone(network, tokenizer, folder / "score")
-    d2q = _d2q(config, data, folder, card["temperature"], steps)
+    d2q = _d2q(config, data, folder, Calibration(card["temperature"], tuple(card["bias"])), steps)
     figures["d2q"] = _counts(d2q, len(config.grades))
     steps.begin("train the query model", 0, 0)
     network, tokenizer = load_backbone(backbone)
@@ -235,7 +243,7 @@ def _train(
         writer.write_table(d2q)
     (folder / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
     manifest = {
-        "version": 1,
+        "version": 2,
         "fingerprint": fingerprint,
         "grades": list(config.grades),
         "template": template.name,
@@ -275,7 +283,7 @@ def _train_tiny(config: Config, data: _Data, folder: Path) -> dict[str, float]:
 
 
 def _d2q(
-    config: Config, data: _Data, folder: Path, temperature: float, steps: Progress
+    config: Config, data: _Data, folder: Path, calibration: Calibration, steps: Progress
 ) -> pa.Table:
     """Grade the pairs with the score model just saved, and merge them with the judgments."""
     from ssra_engine.engines import load_engine
@@ -298,7 +306,7 @@ def _d2q(
     engine = load_engine(folder / "score", **engine_options(config, config.engine.backend))
     try:
         requests = score_requests(rows, TEMPLATES[_template(config)], len(config.grades))
-        probs = score(engine, requests, labels, temperature, advance)
+        probs = score(engine, requests, labels, calibration, advance)
     finally:
         engine.close()
     graded = annotated(data.pairs, probs)

@@ -37,17 +37,18 @@ PRESETS: dict[str, dict[str, Any]] = {
             "max_document_tokens": 96,
             "max_query_tokens": 24,
             "score": {
-                "epochs": 5,
+                "epochs": 3,
                 "max_steps": 1500,
                 "rate": 1e-3,
-                "attention_rate": 0.1,
+                "attention_rate": 0.3,
+                "train_embeddings": False,
                 "batch_rows": 8,
             },
             "query": {
                 "epochs": 8,
                 "max_steps": 2000,
                 "rate": 1e-3,
-                "attention_rate": 0.1,
+                "attention_rate": 0.3,
                 "batch_rows": 8,
             },
         },
@@ -83,10 +84,18 @@ class TinyConfig(_Section):
     vocabulary: int = Field(4096, ge=300)
     width: int = Field(192, ge=32)
     layers: int = Field(3, ge=1)
-    heads: int = Field(4, ge=2)
-    pretrain_tokens: int = Field(200_000, ge=0, description="tokens seen before any judgment")
+    heads: int = Field(3, ge=2)
+    pretrain_tokens: int = Field(150_000, ge=0, description="tokens seen before any judgment")
     pretrain_rate: float = Field(1e-3, gt=0)
     pretrain_rows: int = Field(8, ge=1, description="documents in a pretraining step")
+
+    @model_validator(mode="after")
+    def _whole_heads(self) -> TinyConfig:
+        if self.width % (2 * self.heads):
+            raise ValueError(
+                f"width must be a multiple of twice the heads, got {self.width} and {self.heads}"
+            )
+        return self
 
 
 class TrainConfig(_Section):
@@ -98,6 +107,7 @@ class TrainConfig(_Section):
     attention_rate: float = Field(
         1.0, gt=0, description="factor of the rate for attention weights of a full training"
     )
+    train_embeddings: bool = Field(True, description="of a full training")
     warmup: float = Field(0.05, ge=0, lt=1, description="share of steps with a rising rate")
     weight_decay: float = Field(1e-3, ge=0)
     batch_rows: int = Field(32, ge=1)
@@ -116,6 +126,12 @@ class ModelConfig(_Section):
     max_query_tokens: int = Field(48, ge=4)
     tiny: TinyConfig = TinyConfig()
     lora: LoraConfig = LoraConfig()
+    evenness: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="how far the score model forgets that judged grades are mostly the extremes",
+    )
     score: TrainConfig = TrainConfig()
     query: TrainConfig = TrainConfig()
 

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import xxhash
 
+from ssra_engine.calibration import Calibration
 from ssra_engine.config import Config, load_config
 from ssra_engine.engines import load_engine
 from ssra_engine.engines.engine import Engine
@@ -48,7 +49,7 @@ def read_engines(folder: str | Path) -> Engines:
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        whole = manifest["version"] == 1 and all(
+        whole = manifest["version"] == 2 and all(
             key in manifest for key in ("fingerprint", "grades", "template", "figures")
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -74,6 +75,7 @@ def open_roles(folder: str | Path, config: Config) -> Roles:
     engines = read_engines(folder)
     built = engines.config
     options = engine_options(built, config.engine.backend, config)
+    card = engines.manifest["figures"]["score"]
 
     def open_query(trained: Path | None) -> Engine:
         return load_engine(engines.folder / "query" if trained is None else trained, **options)
@@ -85,7 +87,7 @@ def open_roles(folder: str | Path, config: Config) -> Roles:
         fingerprint=content_key(engines.folder),
         template=TEMPLATES[engines.manifest["template"]],
         labels=tuple(str(grade) for grade in engines.grades),
-        temperature=float(engines.manifest["figures"]["score"]["temperature"]),
+        calibration=Calibration(float(card["temperature"]), tuple(card["bias"])),
         open_score=lambda: load_engine(engines.folder / "score", **options),
         open_query=open_query,
         d2q=lambda: _read_table(engines.folder / "d2q.arrow"),

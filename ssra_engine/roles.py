@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from ssra_engine.calibration import Calibration
 from ssra_engine.engines.engine import Engine
 from ssra_engine.engines.fake import FakeEngine
 from ssra_engine.errors import EngineError
@@ -29,7 +30,7 @@ class Roles:
         fingerprint: changes when any of the models does; part of what an output folder belongs to.
         template: prompts the models were trained with.
         labels: label of each grade as the score model writes it, lowest first.
-        temperature: calibration of the score model's logits.
+        calibration: of the score model's logits.
         open_score: loads the score model.
         open_query: loads a query model: of the engines folder (None), or of a folder `retrain`
             wrote.
@@ -42,7 +43,7 @@ class Roles:
     fingerprint: str
     template: PromptTemplate
     labels: tuple[str | int, ...]
-    temperature: float
+    calibration: Calibration
     open_score: Callable[[], Engine]
     open_query: Callable[[Path | None], Engine]
     d2q: Callable[[], pa.Table]
@@ -60,7 +61,7 @@ def fake_roles(grades: tuple[int, ...]) -> Roles:
         fingerprint="fake",
         template=TEMPLATES["plain"],
         labels=tuple(str(grade) for grade in grades),
-        temperature=1.0,
+        calibration=Calibration(),
         open_score=FakeEngine,
         open_query=_open_fake_query,
         d2q=D2Q.empty_table,

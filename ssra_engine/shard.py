@@ -282,7 +282,7 @@ def _score(
         documents.prefixes, samples.document[rows], suffixes, samples.seed[rows]
     )
     with _engine_call():
-        probs = score(job.score, batches, job.roles.labels, job.roles.temperature, tick)
+        probs = score(job.score, batches, job.roles.labels, job.roles.calibration, tick)
     samples.probs[rows] = probs
     samples.code[rows] = check_scores(probs, samples.target[rows], job.config.filter.min_confidence)
 

@@ -55,11 +55,11 @@ def _engines(folder: Path, grades: int) -> Path:
     config = load_config(overrides={"grades": tuple(range(grades))})
     (folder / "config.yaml").write_text(config.to_yaml())
     manifest = {
-        "version": 1,
+        "version": 2,
         "grades": list(range(grades)),
         "template": "plain",
         "fingerprint": {},
-        "figures": {"score": {"temperature": 1.0}},
+        "figures": {"score": {"temperature": 1.0, "bias": []}},
     }
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder

@@ -12,12 +12,13 @@ from peft import LoraConfig as PeftLoraConfig
 from peft import get_peft_model
 from sklearn.metrics import cohen_kappa_score, confusion_matrix, f1_score
 
+from ssra_engine.calibration import evening_bias, fit_temperature, log_softmax
 from ssra_engine.config import LoraConfig, TrainConfig
 from ssra_engine.models.packing import PackedSequence, collate, pack
 from ssra_engine.models.questions import QuestionEncoder
 from ssra_engine.models.training import target_logits, train
 
-__all__ = ["calibrate", "grade_weights", "quality", "train_query_model", "train_score_model"]
+__all__ = ["grade_weights", "quality", "train_query_model", "train_score_model"]
 
 _PREDICT_ROWS = 64
 _BINS = 10
@@ -31,12 +32,12 @@ def train_score_model(
     config: TrainConfig,
     *,
     lora: LoraConfig | None,
+    evenness: float,
     seed: int,
 ) -> tuple[Any, dict[str, Any]]:
     """(query, document) -> distribution over grades, as the logits of the label tokens.
 
-    Rare grades weigh more (see `grade_weights`). With held-out rows, training stops early and the
-    logits are calibrated by one temperature (Guo et al., ICML 2017, arXiv 1706.04599).
+    With held-out rows, training stops early and the logits are calibrated by one temperature.
 
     Args:
         model: the backbone; it is changed.
@@ -45,22 +46,29 @@ def train_score_model(
         held_out: `schema.D2Q` rows of other queries; may be empty.
         config: of the training.
         lora: train a LoRA and merge it; None trains all weights.
+        evenness: how far the mix of the judged grades is taken out, 0 to 1: one half by the weights
+            of the rows, the other by a bias (see `grade_weights` and `evening_bias`). Weights alone
+            do less and less as the rare rows are learned by heart.
         seed: of data order, dropout and the adapter's weights.
 
     Returns:
-        the trained model, and its card: ``temperature`` and, with held-out rows, the quality on
-        them.
+        the trained model, and its card: ``temperature``, ``bias`` and, with held-out rows, the
+        quality on them without the bias (``held_out``) and with it (``held_out_evened``).
     """
-    sequences, watched = (_score_sequences(encoder, rows) for rows in (judged, held_out))
+    power = evenness / 2
+    sequences, watched = (_score_sequences(encoder, rows, power) for rows in (judged, held_out))
     model, figures = _fine_tune(
         model, sequences, watched, config, encoder, lora=lora, seed=seed, labels_only=True
     )
-    card: dict[str, Any] = {"temperature": 1.0, "training": figures}
+    bias = evening_bias(judged["grade"].to_numpy(), encoder.grades, power)
+    card: dict[str, Any] = {"temperature": 1.0, "bias": list(bias), "training": figures}
     if watched:
         logits = _predict(model, watched, encoder)
         grades = held_out["grade"].to_numpy().astype(np.int64)
-        card["temperature"] = calibrate(logits, grades)
-        card["held_out"] = quality(logits / card["temperature"], grades)
+        card["temperature"] = fit_temperature(logits, grades)
+        logits /= card["temperature"]
+        card["held_out"] = quality(logits, grades)
+        card["held_out_evened"] = quality(logits + np.asarray(bias), grades)
     return model, card
 
 
@@ -89,27 +97,15 @@ def train_query_model(
     )
 
 
-def grade_weights(grades: np.ndarray, scale: int) -> list[float]:
-    """Weight of each row: one over the root of its grade's share, with mean 1.
+def grade_weights(grades: np.ndarray, scale: int, power: float = 0.5) -> list[float]:
+    """Weight of each row: its grade's share to the power of -`power`, with mean 1.
 
-    Halfway between the natural mix, in which rare grades are never learned, and equal grades, in
-    which a handful of rows would outweigh the rest.
+    One half lies between the natural mix, in which rare grades are never learned, and equal grades,
+    in which a handful of rows would outweigh the rest.
     """
     share = np.bincount(grades, minlength=scale) / max(len(grades), 1)
-    weights = 1 / np.sqrt(share[grades])
+    weights = share[grades] ** -power
     return [float(weight) for weight in weights / weights.mean()]
-
-
-def calibrate(logits: np.ndarray, grades: np.ndarray) -> float:
-    """The temperature, out of 121 from 0.1 to 10, that makes held-out grades likeliest.
-
-    Args:
-        logits: float[N, G].
-        grades: int[N].
-    """
-    candidates = np.logspace(-1, 1, 121)
-    losses = [-_log_softmax(logits / t)[np.arange(len(grades)), grades].mean() for t in candidates]
-    return float(candidates[int(np.argmin(losses))])
 
 
 def quality(logits: np.ndarray, grades: np.ndarray) -> dict[str, Any]:
@@ -119,7 +115,7 @@ def quality(logits: np.ndarray, grades: np.ndarray) -> dict[str, Any]:
         ``rows``, ``accuracy``, ``f1`` per grade, ``quadratic_kappa``, ``calibration_error``
         (expected, ten bins of confidence) and the ``confusion`` matrix (rows: judged grade).
     """
-    probs = np.exp(_log_softmax(logits))
+    probs = np.exp(log_softmax(logits))
     scale = list(range(logits.shape[1]))
     predicted, confidence = probs.argmax(1), probs.max(1)
     right = predicted == grades
@@ -142,12 +138,17 @@ def quality(logits: np.ndarray, grades: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _score_sequences(encoder: QuestionEncoder, rows: pa.Table) -> list[PackedSequence]:
+def _score_sequences(
+    encoder: QuestionEncoder, rows: pa.Table, power: float
+) -> list[PackedSequence]:
     """One sequence a row, in order."""
     grades = rows["grade"].to_numpy().astype(np.int64)
     documents, index = _documents(rows)
     examples = encoder.score_examples(
-        index, rows["query"].to_pylist(), grades.tolist(), grade_weights(grades, encoder.grades)
+        index,
+        rows["query"].to_pylist(),
+        grades.tolist(),
+        grade_weights(grades, encoder.grades, power),
     )
     prefixes = encoder.prefixes(documents)
     return [PackedSequence(tuple(prefixes[e.document]), (e,)) for e in examples]
@@ -209,8 +210,3 @@ def _predict(
             logits, _ = target_logits(model, inputs, label_ids.to(model.device))
             parts.append(logits.double().cpu().numpy())
     return np.concatenate(parts)
-
-
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = logits - logits.max(1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(1, keepdims=True)))

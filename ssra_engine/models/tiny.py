@@ -10,6 +10,7 @@ pieces of another document are not, and a mixture is graded by the share of its 
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -42,13 +43,18 @@ _MAX_PIECES = 4
 _PIECE_TOKENS = 3
 
 _ROPE_BASE = 1e8
-#: Radians per token below which a rotary dimension hardly turns over a prompt.
-_SLOW = 2e-3
-_MATCH, _PREVIOUS, _NOTE, _PASS_ON, _SURVEY = 4.0, 8.0, 0.2, 1.5, 3.0
-_EMBEDDING, _GAIN = 0.5, 2.0
+#: Radians per token below which a rotary dimension hardly turns over a prompt, and above which it
+#: tells a place from its neighbours.
+_SLOW, _FAST = 6e-3, 0.03
+#: Radians per token of the dimensions that tell the last dozen tokens from those before them.
+_WINDOW = (0.02, 0.2)
+#: Weights of the layout; see `_lay_circuits`. Scores are those of a softmax, before it.
+_EMBEDDING, _GAIN, _MATCH, _PREVIOUS = 0.5, 2.0, 4.0, 8.0
+_SELF_SCORE, _NOWHERE_SHARE, _NEAR = -60.0, 0.6, 3.2
+_NOTE, _FIRST, _PASS_ON, _SURVEY = 0.2, 0.15, 1.5, 2.0
 #: A step of Adam moves every weight by about the rate, all in one direction where few directions
-#: matter; at the rate that suits the rest, thirty such steps undo the attention laid out here.
-_ATTENTION_RATE = 0.1
+#: matter; at the rate that suits the rest, the attention laid out here would soon be undone.
+_ATTENTION_RATE = 0.3
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
@@ -82,7 +88,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
             special_tokens=special,
             initial_alphabet=alphabet,
             limit_alphabet=len(alphabet),
-            max_token_length=12,
+            max_token_length=16,
             show_progress=False,
         ),
     )
@@ -139,17 +145,21 @@ def new_backbone(
 def _lay_circuits(model: LlamaForCausalLM) -> None:
     """Start the attention as what copying and matching need, which minutes cannot discover.
 
-    The first head of the first layer looks at the previous token and notes it. In later layers the
-    first two heads look for the place whose noted token is the present one (an induction head,
-    arXiv 2209.11895), the last surveys all there is, and the rest look for the present token
-    itself. All pass on what they find (query and key alike, value and output transposed:
-    arXiv 2305.09828). Content is compared in the rotary dimensions that hardly turn over a
-    prompt's length.
+    In the first layer, the first head looks at the previous token and notes it; the others look for
+    the present token elsewhere, or at the start of the text where there is none, so that whether a
+    word of the query is in the document stands there from the first step. In later layers the first
+    two heads look for the place whose noted token is the present one (an induction head,
+    arXiv 2209.11895), the last surveys the last dozen tokens, and the rest look for the present
+    token. All pass on what they find (query and key alike, value and output transposed:
+    arXiv 2305.09828). Content is compared in the rotary dimensions that hardly turn over a prompt's
+    length, place in those that do.
     """
     config = model.config
-    width, head = config.hidden_size, config.hidden_size // config.num_attention_heads
+    width, heads = config.hidden_size, config.num_attention_heads
+    head = width // heads
     turns = _ROPE_BASE ** (-torch.arange(head // 2) / (head // 2))
     slow = torch.cat([turns < _SLOW] * 2)[:, None]
+    window = ((turns > _WINDOW[0]) & (turns < _WINDOW[1])) * _NEAR
 
     def rotation() -> torch.Tensor:
         orthogonal: torch.Tensor = torch.linalg.qr(torch.randn(width, width))[0]
@@ -158,34 +168,61 @@ def _lay_circuits(model: LlamaForCausalLM) -> None:
     read_note, write_note = rotation()[:head], rotation()[:, :head]
     model.model.embed_tokens.weight.normal_(0, _EMBEDDING * width**-0.5)
     model.model.norm.weight.fill_(_GAIN)
+    start = model.model.embed_tokens.weight[config.bos_token_id]
     for number, layer in enumerate(model.model.layers):
         attention = layer.self_attn
-        for part in (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj):
+        query, key, value, out = (
+            getattr(attention, f"{part}_proj") for part in ("q", "k", "v", "o")
+        )
+        for part in (query, key, value, out):
             part.bias.zero_()
-        match, carry = rotation(), rotation()
-        pass_on = _PASS_ON if number else _PASS_ON / 10
-        attention.q_proj.weight.copy_(match)
-        attention.v_proj.weight.copy_(carry)
-        attention.o_proj.weight.copy_(carry.T * pass_on)
-        attention.q_proj.weight.mul_(slow.repeat(config.num_attention_heads, 1) * _MATCH)
-        attention.k_proj.weight.copy_(attention.q_proj.weight)
+        carry = rotation()
+        value.weight.copy_(carry)
+        out.weight.copy_(carry.T * (_PASS_ON if number else _FIRST))
+        query.weight.copy_(rotation() * slow.repeat(heads, 1) * _MATCH)
+        key.weight.copy_(query.weight)
+        first, last = slice(head), slice(width - head, width)
         if number == 0:
-            first = slice(head)
-            attention.q_proj.weight[first] = 0
-            attention.k_proj.weight[first] = 0
-            attention.q_proj.bias[: head // 2] = _PREVIOUS
-            attention.k_proj.bias[first] = _PREVIOUS * torch.cat([turns.cos(), turns.sin()])
-            attention.v_proj.weight[first] = read_note
-            attention.o_proj.weight[:, first] = write_note * _NOTE
+            query.weight[first] = key.weight[first] = 0
+            query.bias[: head // 2] = _PREVIOUS
+            key.bias[first] = _PREVIOUS * torch.cat([turns.cos(), turns.sin()])
+            value.weight[first] = read_note
+            out.weight[:, first] = write_note * _NOTE
+            for place in range(head, width, head):
+                _look_elsewhere(query, key, slice(place, place + head), turns, start)
         else:
-            for start in (0, head):
-                rows = slice(start, start + head)
-                attention.q_proj.weight[rows] = read_note * slow * _MATCH
-                attention.k_proj.weight[rows] = write_note.T * slow * _MATCH
-            last = slice(width - head, width)
-            attention.q_proj.weight[last] = 0
-            attention.k_proj.weight[last] = 0
-            attention.o_proj.weight[:, last] *= _SURVEY
+            for place in (0, head):
+                rows = slice(place, place + head)
+                query.weight[rows] = read_note * slow * _MATCH
+                key.weight[rows] = write_note.T * slow * _MATCH
+            query.weight[last] = key.weight[last] = 0
+            query.bias[last] = key.bias[last] = torch.cat([window, torch.zeros(head // 2)])
+            out.weight[:, last] *= _SURVEY
+
+
+def _look_elsewhere(
+    query: torch.nn.Linear,
+    key: torch.nn.Linear,
+    rows: slice,
+    turns: torch.Tensor,
+    start: torch.Tensor,
+) -> None:
+    """Keep a matching head (`rows`) off its own place, and let it rest on the text's start.
+
+    The fast dimensions carry a constant that repels only the place itself, where their turns all
+    agree. The slowest carries one that only the start token (`start`: its embedding) answers, with
+    a score below that of a match and above that of chance.
+    """
+    half = len(turns)
+    fast = turns > _FAST
+    repel = fast * math.sqrt(-_SELF_SCORE * math.sqrt(2 * half) / int(fast.sum()))
+    query.bias[rows] = torch.cat([repel, torch.zeros(half)])
+    key.bias[rows] = -query.bias[rows]
+    rest = rows.start + half - 1
+    matched = _MATCH**2 * 2 * int((turns < _SLOW).sum())
+    query.weight[rest] = 0
+    query.bias[rest] = 10.0
+    key.weight[rest] = start / start.norm() * (_NOWHERE_SHARE * matched / 10 / len(start) ** 0.5)
 
 
 def pretrain(

@@ -127,7 +127,7 @@ def train(
     steps = math.ceil(len(sequences) / config.batch_rows) * config.epochs
     if config.max_steps is not None and steps > config.max_steps:
         config = config.model_copy(update={"epochs": config.epochs * config.max_steps / steps})
-    with tempfile.TemporaryDirectory(prefix="ssra-train-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="ssra-train-") as scratch, _embeddings(model, config):
         trainer = _PackedTrainer(
             model=model,
             args=_arguments(Path(scratch), config, seed, early_stop=bool(held_out)),
@@ -146,6 +146,18 @@ def train(
             figures["held_out_loss"] = float(trainer.state.best_metric)
     model.eval()
     return figures
+
+
+@contextlib.contextmanager
+def _embeddings(model: PreTrainedModel, config: TrainConfig) -> Iterator[None]:
+    """Keep the embeddings (and a head tied to them) as they are where the settings say so."""
+    weights = model.get_input_embeddings().weight
+    trainable = weights.requires_grad
+    weights.requires_grad_(trainable and config.train_embeddings)
+    try:
+        yield
+    finally:
+        weights.requires_grad_(trainable)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ssra_engine.calibration import Calibration
 from ssra_engine.engines.engine import Engine
 from ssra_engine.keys import hash_strings, normalise
 from ssra_engine.reasons import KEPT, reason_code
@@ -120,16 +121,16 @@ def score(
     engine: Engine,
     batches: Iterator[pa.RecordBatch],
     labels: Sequence[str | int],
-    temperature: float,
+    calibration: Calibration,
     done: Callable[[int], None],
 ) -> np.ndarray:
-    """Distribution over grades of each (document, query): softmax of label logits / temperature.
+    """Distribution over grades of each (document, query): its label logits, calibrated.
 
     Args:
         engine: the score model.
         batches: `REQUESTS` with score suffixes.
         labels: the label of each grade, lowest first.
-        temperature: of calibration (Guo et al., ICML 2017).
+        calibration: of the score model.
         done: told the number of requests scored, batch by batch.
 
     Returns:
@@ -138,11 +139,8 @@ def score(
     parts = []
     for scores in engine.score_batches(batches, labels):
         flat = scores.column("logits").flatten().to_numpy(zero_copy_only=False)
-        logits = flat.reshape(-1, len(labels)).astype(np.float64) / temperature
-        done(len(logits))
-        with np.errstate(invalid="ignore"):
-            weights = np.exp(logits - logits.max(axis=1, keepdims=True))
-        parts.append((weights / weights.sum(axis=1, keepdims=True)).astype(np.float32))
+        parts.append(calibration.probs(flat.reshape(-1, len(labels))))
+        done(len(parts[-1]))
     return np.concatenate(parts) if parts else np.empty((0, len(labels)), np.float32)
 
 

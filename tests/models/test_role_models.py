@@ -8,7 +8,6 @@ import torch
 from ssra_engine.config import LoraConfig, TinyConfig, TrainConfig
 from ssra_engine.models.questions import QuestionEncoder
 from ssra_engine.models.role_models import (
-    calibrate,
     grade_weights,
     quality,
     train_query_model,
@@ -80,7 +79,14 @@ def test_training_learns_and_repeats(encoder: QuestionEncoder) -> None:
         model = backbone(encoder)
         pretrain(model, encoder, rows(64)["document"].to_pylist(), SIZE, seed=0)
         model, card = train_score_model(
-            model, encoder, rows(128), rows(128).slice(100), settings, lora=None, seed=0
+            model,
+            encoder,
+            rows(128),
+            rows(128).slice(100),
+            settings,
+            lora=None,
+            evenness=1.0,
+            seed=0,
         )
         cards.append(card)
         weights.append(model.get_input_embeddings().weight.detach().clone())
@@ -114,14 +120,6 @@ def test_rare_grades_weigh_more_by_the_root_of_their_share() -> None:
     weights = np.array(grade_weights(np.array([0] * 9 + [1]), 2))
     assert weights.mean() == pytest.approx(1)
     assert weights[9] / weights[0] == pytest.approx(3)
-
-
-def test_calibration_finds_the_temperature_that_made_the_labels() -> None:
-    rng = np.random.default_rng(0)
-    logits = rng.normal(size=(20_000, 4)) * 2
-    probs = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    grades = (probs.cumsum(1) > rng.random((len(probs), 1))).argmax(1)
-    assert calibrate(logits * 2.5, grades) == pytest.approx(2.5, rel=0.06)
 
 
 def test_quality_of_a_known_table() -> None:

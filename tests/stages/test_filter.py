@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ssra_engine.calibration import Calibration
 from ssra_engine.engines.engine import REQUESTS
 from ssra_engine.engines.fake import FakeEngine
 from ssra_engine.keys import hash_strings, normalise
@@ -114,10 +115,10 @@ def test_score_is_the_softmax_over_the_temperature() -> None:
     (rows,) = engine.score_batches([batch], ["0", "1", "2"])
     logits = rows.column("logits").flatten().to_numpy().reshape(2, 3).astype(np.float64)
     expected = np.exp(logits / 2.5) / np.exp(logits / 2.5).sum(axis=1, keepdims=True)
-    got = score(engine, iter([batch]), ["0", "1", "2"], 2.5, lambda _: None)
+    got = score(engine, iter([batch]), ["0", "1", "2"], Calibration(2.5), lambda _: None)
     assert got.dtype == np.float32
     np.testing.assert_allclose(got, expected, rtol=1e-6)
-    assert score(engine, iter([]), ["0", "1"], 1.0, lambda _: None).shape == (0, 2)
+    assert score(engine, iter([]), ["0", "1"], Calibration(), lambda _: None).shape == (0, 2)
 
 
 def test_expected_grade() -> None:
