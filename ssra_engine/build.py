@@ -91,13 +91,12 @@ def build(
         progress: told of each step.
 
     Raises:
-        ConfigError: no backbone is given.
+        ConfigError: no backbone is given or it is not there, or the engine is the fake one.
         DataError: an input is bad; see `read_judgments`, `read_pairs` and `open_corpus`.
         StoreError: `output` holds something else, or cannot be written.
     """
     steps = progress or NoProgress()
-    if config.model.backbone is None and config.model.preset is None:
-        raise ConfigError("No backbone: give --backbone FOLDER_OR_GGUF or --preset tiny.")
+    _check_settings(config)
     output = Path(output)
     _check_output(output)
     steps.begin("read the data", 0, 0)
@@ -114,6 +113,19 @@ def build(
 
     _replace(output, fill)
     return BuildReport(output, figures, did_nothing=False)
+
+
+def _check_settings(config: Config) -> None:
+    backbone = config.model.backbone
+    if backbone is None and config.model.preset is None:
+        raise ConfigError("No backbone: give --backbone FOLDER_OR_GGUF or --preset tiny.")
+    if backbone is not None and not Path(backbone).exists():
+        raise ConfigError(
+            f"model.backbone: '{backbone}' does not exist. Give the folder of a causal language "
+            "model or a GGUF file."
+        )
+    if config.engine.backend == "fake":
+        raise ConfigError("engine.backend: the fake backend cannot grade pairs; give auto.")
 
 
 def _replace(output: Path, fill: Callable[[Path], None]) -> None:

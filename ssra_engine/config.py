@@ -169,8 +169,10 @@ class FilterConfig(_Section):
 
     max_query_chars: int = Field(64, ge=1)
     min_confidence: float = Field(0.0, ge=0, le=1, description="probability of the target grade")
-    comparator: Literal["score", "none"] = Field(
-        "score", description="pairwise check: expected grade of the score model, or none"
+    comparator: str = Field(
+        "score",
+        description="pairwise check by the score model's expected grade (score), by no one (none), "
+        "or by a language model: its folder or GGUF file",
     )
     duplicates: Literal["global", "document"] = Field(
         "global",

@@ -14,9 +14,9 @@ from ssra_engine.calibration import Calibration
 from ssra_engine.config import Config, load_config
 from ssra_engine.engines import load_engine
 from ssra_engine.engines.engine import Engine
-from ssra_engine.errors import EngineError
+from ssra_engine.errors import ConfigError, EngineError
 from ssra_engine.prompts import TEMPLATES
-from ssra_engine.roles import Roles
+from ssra_engine.roles import Roles, asks_model
 
 __all__ = ["MANIFEST", "Engines", "content_key", "engine_options", "open_roles", "read_engines"]
 
@@ -80,15 +80,29 @@ def open_roles(folder: str | Path, config: Config) -> Roles:
     def open_query(trained: Path | None) -> Engine:
         return load_engine(engines.folder / "query" if trained is None else trained, **options)
 
+    def open_comparator() -> Engine:
+        own = {} if config.engine.backend == "fake" else {"dtype": config.engine.dtype}
+        return load_engine(config.filter.comparator, **options | own)
+
     def retrain(d2q: pa.Table, target: Path, seed: int) -> None:
         _retrain(engines, d2q, target, seed)
 
+    comparator = config.filter.comparator
+    key = content_key(engines.folder)
+    if asks_model(comparator):
+        if not Path(comparator).exists():
+            raise ConfigError(
+                f"filter.comparator: '{comparator}' does not exist. Give score, none, or the "
+                "folder or GGUF file of a language model."
+            )
+        key += content_key(comparator)
     return Roles(
-        fingerprint=content_key(engines.folder),
+        fingerprint=key,
         template=TEMPLATES[engines.manifest["template"]],
         labels=tuple(str(grade) for grade in engines.grades),
         calibration=Calibration(float(card["temperature"]), tuple(card["bias"])),
         open_score=lambda: load_engine(engines.folder / "score", **options),
+        open_comparator=open_comparator if asks_model(comparator) else None,
         open_query=open_query,
         d2q=lambda: _read_table(engines.folder / "d2q.arrow"),
         retrain=retrain,

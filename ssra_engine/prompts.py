@@ -15,7 +15,14 @@ import pyarrow.compute as pc
 
 from ssra_engine.schema import DOCUMENT_TEXT_COLUMNS
 
-__all__ = ["STOP", "TEMPLATES", "PromptTemplate", "collapse_whitespace", "grade_meanings"]
+__all__ = [
+    "COMPARATOR_TEMPLATE",
+    "STOP",
+    "TEMPLATES",
+    "PromptTemplate",
+    "collapse_whitespace",
+    "grade_meanings",
+]
 
 # White space that is not just single spaces. Looking for it first is a few times faster than
 # replacing everywhere, since most texts have none.
@@ -23,6 +30,8 @@ _UNEVEN_SPACE = r"  |\pC|[^\PZ ]"
 
 #: A generated query ends at the first line break.
 STOP = "\n"
+
+_COMPARE = "\nThe document answers one of the search queries A and B better. It is query\n"
 
 _SCALE = {
     "exact": "satisfies the intent precisely and completely",
@@ -105,6 +114,13 @@ class PromptTemplate:
         scale = "\n".join(f"{g}: {meaning}" for g, meaning in enumerate(grade_meanings(grades)))
         return "Search query: ", f"\nGrades: the document\n{scale}\nGrade of the query:\n"
 
+    def compare_suffixes(self, first: pa.Array, second: pa.Array) -> pa.Array:
+        """Ask which of two queries, A and B, the document answers better: the next token."""
+        end = "\nBetter:\n" if not self.instruct else _COMPARE
+        return pc.binary_join_element_wise(
+            "A: ", collapse_whitespace(first), "\nB: ", collapse_whitespace(second), end, ""
+        )
+
     def query_suffixes(self, targets: Sequence[int], grades: int) -> list[str]:
         """Ask for a query at each target grade; the answer ends with `STOP`."""
         if not self.instruct:
@@ -132,3 +148,6 @@ TEMPLATES: Mapping[str, PromptTemplate] = {
         instruct=True,
     ),
 }
+
+#: A comparator is a model as it comes, and understands words only.
+COMPARATOR_TEMPLATE = TEMPLATES["instruct"]

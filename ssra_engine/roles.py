@@ -17,7 +17,7 @@ from ssra_engine.keys import hash_strings, mix
 from ssra_engine.prompts import TEMPLATES, PromptTemplate
 from ssra_engine.schema import D2Q
 
-__all__ = ["Roles", "fake_roles"]
+__all__ = ["Roles", "asks_model", "fake_roles"]
 
 _FAKE_WEIGHTS = "weights.txt"
 
@@ -32,6 +32,8 @@ class Roles:
         labels: label of each grade as the score model writes it, lowest first.
         calibration: of the score model's logits.
         open_score: loads the score model.
+        open_comparator: loads a language model that compares queries; None where the score model
+            does, or nothing.
         open_query: loads a query model: of the engines folder (None), or of a folder `retrain`
             wrote.
         d2q: training data of the first query model (`schema.D2Q`).
@@ -45,13 +47,19 @@ class Roles:
     labels: tuple[str | int, ...]
     calibration: Calibration
     open_score: Callable[[], Engine]
+    open_comparator: Callable[[], Engine] | None
     open_query: Callable[[Path | None], Engine]
     d2q: Callable[[], pa.Table]
     retrain: Callable[[pa.Table, Path, int], None]
     requests_per_second: tuple[float, float] | None = None
 
 
-def fake_roles(grades: tuple[int, ...]) -> Roles:
+def asks_model(comparator: str) -> bool:
+    """Whether the setting `filter.comparator` names a language model."""
+    return comparator not in ("score", "none")
+
+
+def fake_roles(grades: tuple[int, ...], comparator: str = "score") -> Roles:
     """The fake engine in every role: no models, no engines folder.
 
     Its retraining writes a number that follows from the data and the seed, and a query model opened
@@ -63,6 +71,7 @@ def fake_roles(grades: tuple[int, ...]) -> Roles:
         labels=tuple(str(grade) for grade in grades),
         calibration=Calibration(),
         open_score=FakeEngine,
+        open_comparator=FakeEngine if asks_model(comparator) else None,
         open_query=_open_fake_query,
         d2q=D2Q.empty_table,
         retrain=_retrain_fake,

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -19,19 +20,18 @@ from ssra_engine.config import Config
 from ssra_engine.engines.engine import Engine, Sampling
 from ssra_engine.errors import EngineError
 from ssra_engine.keys import hash_strings, mix, normalise
-from ssra_engine.prompts import STOP, collapse_whitespace
+from ssra_engine.prompts import COMPARATOR_TEMPLATE, STOP, collapse_whitespace
 from ssra_engine.reasons import KEPT, decode_reasons, reason_code
 from ssra_engine.roles import Roles
 from ssra_engine.schema import STAGED
 from ssra_engine.stages.balance import count_accepted, shortfall
+from ssra_engine.stages.compare import contradictions, expected_grade, prefer
 from ssra_engine.stages.deduplicate import repeats, sample_keys
 from ssra_engine.stages.filter import (
     DocumentForms,
     check_scores,
     check_text,
-    contradictions,
     document_forms,
-    expected_grade,
     score,
 )
 from ssra_engine.stages.synthesize import Asked, ask, generate, request_batches, sample_seeds
@@ -58,6 +58,7 @@ class Job:
         round_number: version of the query model, 0 for the one that `build` made.
         per_grade: accepted samples wanted per document and target grade.
         attempts: waves of sampling.
+        comparator: judges pairs of queries; None leaves that to the score model's grades.
     """
 
     config: Config
@@ -67,6 +68,7 @@ class Job:
     round_number: int
     per_grade: int
     attempts: int
+    comparator: Engine | None = None
 
 
 def synthesize_shard(documents: pa.RecordBatch, job: Job, tick: _Tick | None = None) -> pa.Table:
@@ -130,6 +132,11 @@ class _Documents:
     prefixes: pa.StringArray
     keys: np.ndarray
     forms: DocumentForms
+
+    @cached_property
+    def texts_to_compare(self) -> pa.StringArray:
+        """Prompt prefixes for the comparator, which was not trained on those of the roles."""
+        return COMPARATOR_TEMPLATE.documents(self.rows)
 
 
 @dataclass(frozen=True)
@@ -261,11 +268,7 @@ def _judge(samples: _Samples, documents: _Documents, job: Job, tick: Callable[[i
     codes[unscored & repeats(cells, texts)] = reason_code("duplicate")
     _score(samples, np.flatnonzero(unscored & (codes == KEPT)), documents, job, tick)
     codes[repeats(mix(samples.key, samples.document), codes == KEPT)] = reason_code("duplicate")
-    if job.config.filter.comparator == "score":
-        rows = np.flatnonzero(codes == KEPT)
-        strength = expected_grade(samples.probs[rows])
-        drop = contradictions(samples.document[rows], samples.target[rows], strength)
-        codes[rows[drop]] = reason_code("pairwise_inconsistent")
+    _compare(samples, np.flatnonzero(codes == KEPT), documents, job)
 
 
 def _score(
@@ -285,6 +288,33 @@ def _score(
         probs = score(job.score, batches, job.roles.labels, job.roles.calibration, tick)
     samples.probs[rows] = probs
     samples.code[rows] = check_scores(probs, samples.target[rows], job.config.filter.min_confidence)
+
+
+def _compare(samples: _Samples, rows: np.ndarray, documents: _Documents, job: Job) -> None:
+    if job.config.filter.comparator == "none":
+        return
+    document, strength = samples.document[rows], expected_grade(samples.probs[rows])
+
+    def weaker(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+        if job.comparator is None:
+            stronger: np.ndarray = strength[low] < strength[high]
+            return ~stronger
+        queries = samples.query.take(pa.array(rows))
+        with _engine_call():
+            answers = prefer(
+                job.comparator,
+                COMPARATOR_TEMPLATE,
+                documents.texts_to_compare,
+                document[low],
+                queries.take(pa.array(low)),
+                queries.take(pa.array(high)),
+            )
+        _log.info("comparator: %d pairs, %d flipped", len(low), answers.flipped.sum())
+        stronger = answers.second > 0
+        return ~stronger
+
+    drop = contradictions(document, samples.target[rows], weaker)
+    samples.code[rows[drop]] = reason_code("pairwise_inconsistent")
 
 
 def _to_table(rows: pa.RecordBatch, samples: _Samples, round_number: int) -> pa.Table:

@@ -190,6 +190,7 @@ class Steps:
             version,
             per_grade,
             attempts,
+            self._models.comparator(),
         )
 
         def work(shard: _Shard) -> tuple[pa.Table, float]:
@@ -255,6 +256,11 @@ class _Models:
     def score(self) -> Engine:
         """The score model."""
         return self._engine("score", self._roles.open_score)
+
+    def comparator(self) -> Engine | None:
+        """The language model that compares queries, where there is one."""
+        load = self._roles.open_comparator
+        return None if load is None else self._engine("comparator", load)
 
     def query(self, version: int) -> Engine:
         """A query model by its version; 0 is that of the engines folder."""

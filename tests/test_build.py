@@ -215,3 +215,29 @@ def test_an_engines_folder_that_is_not_whole_is_refused(
         whole.unlink()
     with pytest.raises(EngineError, match="ssra-engine build"):
         open_roles(copy, config())
+
+
+def test_any_model_folder_may_compare(
+    engines: Path, inputs: dict[str, list[Path]], tmp_path: Path
+) -> None:
+    settings = config(filter__comparator=str(engines / "score"), refine__rounds=0, input__limit=6)
+    roles = open_roles(engines, settings)
+    assert roles.fingerprint != open_roles(engines, config()).fingerprint
+    run(settings, inputs["corpus"], roles, tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"filter\.comparator: 'nowhere' does not exist"):
+        open_roles(engines, config(filter__comparator="nowhere"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"engine.backend": "fake"}, "the fake backend cannot grade pairs"),
+        ({"model.preset": None, "model.backbone": "nowhere.gguf"}, "'nowhere.gguf' does not exist"),
+    ],
+)
+def test_what_cannot_be_built_with_is_refused_before_data_are_read(
+    changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    settings = load_config(None, {k: v for k, v in (SMALL | changes).items() if v is not None})
+    with pytest.raises(ConfigError, match=message):
+        build(settings, corpus=["none"], judgments=["none"], output=tmp_path / "engines")

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssra_engine.config import load_config
-from ssra_engine.engines.engine import Engine, Sampling
-from ssra_engine.engines.fake import FakeEngine
+from ssra_engine.engines.engine import Engine, Sampling, scored_schema
+from ssra_engine.engines.fake import MARK, FakeEngine
 from ssra_engine.errors import EngineError
 from ssra_engine.keys import normalise
 from ssra_engine.roles import fake_roles
@@ -27,6 +27,7 @@ def _job(
     attempts: int = 3,
     query: Engine | None = None,
     score: Engine | None = None,
+    comparator: Engine | None = None,
     **overrides: Any,
 ) -> Job:
     settings = {name.replace("__", "."): value for name, value in overrides.items()}
@@ -39,6 +40,7 @@ def _job(
         round_number=0,
         per_grade=per_grade,
         attempts=attempts,
+        comparator=comparator,
     )
 
 
@@ -66,6 +68,30 @@ class _Poisoned(FakeEngine):
         self, batches: Iterable[pa.RecordBatch], labels: Sequence[str | int]
     ) -> Iterator[pa.RecordBatch]:
         return super().score_batches(self._check(batches), labels)
+
+
+class _Comparator(FakeEngine):
+    """Finds the query with the higher digit, or with the lower one, the better."""
+
+    def __init__(self, sign: int) -> None:
+        super().__init__()
+        self.sign = sign
+
+    def score_batches(
+        self, batches: Iterable[pa.RecordBatch], labels: Sequence[str | int]
+    ) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            found = [
+                [self.sign * _digit(query) for query in suffix.split("\n")[:2]]
+                for suffix in batch.column("suffix").to_pylist()
+            ]
+            flat = pa.array(np.array(found, np.float32).ravel())
+            column = pa.FixedSizeListArray.from_arrays(flat, 2)
+            yield pa.RecordBatch.from_arrays([column], schema=scored_schema(2))
+
+
+def _digit(query: str) -> int:
+    return int(query.split(MARK)[1][0]) if MARK in query else 0
 
 
 class _Shouting(FakeEngine):
@@ -257,3 +283,26 @@ def test_failed_documents_have_their_message() -> None:
     assert table.schema == STAGED
     assert table.column("message").to_pylist() == ["bad", "worse"]
     assert table.column("reason").combine_chunks().dictionary.to_pylist() == list(REASONS)
+
+
+def test_a_language_model_may_order_the_queries_of_a_document() -> None:
+    def kept(comparator: Engine | None, setting: str) -> dict[str, dict[int, str]]:
+        job = _job(1, 1, comparator=comparator, filter__comparator=setting)
+        queries: dict[str, dict[int, str]] = {}
+        for row in synthesize_shard(make_documents(60), job).to_pylist():
+            if row["reason"] is None:
+                queries.setdefault(row["doc_id"], {})[row["target"]] = row["query"]
+        return queries
+
+    unordered = kept(None, "none")
+    marked = {
+        name for name, queries in unordered.items() if all(MARK in q for q in queries.values())
+    }
+    agreed, opposed = (kept(_Comparator(sign), "a-model") for sign in (1, -1))
+    several = {name for name in marked if len(unordered[name]) > 1}
+    assert len(several) > 10
+    for name in several:
+        assert agreed[name] == unordered[name]
+        assert len(opposed.get(name, {})) == 0
+    for name in marked - several:
+        assert opposed[name] == unordered[name]

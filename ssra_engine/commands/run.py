@@ -26,6 +26,7 @@ _PLACES = {
     "rounds": "refine.rounds",
     "shard_documents": "output.shard_documents",
     "backend": "engine.backend",
+    "comparator": "filter.comparator",
     "file_format": "output.format",
     "limit": "input.limit",
     "on_error": "input.on_error",
@@ -61,6 +62,11 @@ _PLACES = {
     "--shard-documents",
     type=click.IntRange(min=1),
     help="Documents per shard, the unit of resuming. [default: 2000]",
+)
+@click.option(
+    "--comparator",
+    help="Who orders queries of a document: score, none, or a model folder or GGUF file that is "
+    "asked by prompt. [default: score]",
 )
 @click.option("--backend", help="auto, torch, fake. [default: auto]")
 @click.option(
@@ -132,7 +138,7 @@ def _prepare(
         from ssra_engine.roles import fake_roles
 
         settings = load_config(path, overrides)
-        return settings, fake_roles(settings.grades)
+        return settings, fake_roles(settings.grades, settings.filter.comparator)
     folder = engines or _DEFAULT_ENGINES
     from ssra_engine.engine_folder import open_roles, read_engines
 

@@ -1,4 +1,4 @@
-"""The filters a sample must pass: its text, its score, its order (arXiv 2509.16717, stage 2)."""
+"""The filters a sample must pass on its own: its text, its score (arXiv 2509.16717, stage 2)."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ __all__ = [
     "DocumentForms",
     "check_scores",
     "check_text",
-    "contradictions",
     "document_forms",
-    "expected_grade",
     "score",
 ]
 
@@ -31,9 +29,6 @@ _COPIED_SHARE = 0.8
 # A document text longer than this many times the longest query allowed is not compared with
 # queries: NFKC and lower case shorten a text, but not by so much.
 _COMPARED_LENGTH = 4
-
-# Pairs compared at once by the pairwise filter, so that its memory does not grow with the shard.
-_PAIRS_AT_ONCE = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -161,58 +156,3 @@ def check_scores(probs: np.ndarray, grades: np.ndarray, min_confidence: float) -
     codes[probs.argmax(axis=1) != grades] = reason_code("score_mismatch")
     codes[~np.isfinite(probs).all(axis=1)] = reason_code("error")
     return codes
-
-
-def expected_grade(probs: np.ndarray) -> np.ndarray:
-    """Mean of each distribution over grades, the score model as a comparator, float64[N]."""
-    return probs.astype(np.float64) @ np.arange(probs.shape[1])
-
-
-def contradictions(document: np.ndarray, target: np.ndarray, strength: np.ndarray) -> np.ndarray:
-    """Samples to drop so that, within a document, the comparator orders them as the targets do.
-
-    Two samples of one document contradict their targets when the one with the higher target is not
-    strictly the stronger. Of each document, the samples in the most contradictions are dropped
-    together, again and again until none is left: a lone outlier goes alone, and of two samples that
-    only contradict each other both go, since nothing tells which is wrong.
-
-    Args:
-        document: index of each sample's document, int32[N].
-        target: integer[N].
-        strength: the comparator's order within a document, larger is more relevant, float[N].
-
-    Returns:
-        bool[N]; independent of the order of the samples.
-    """
-    drop = np.zeros(len(document), bool)
-    order = np.argsort(document, kind="stable")
-    _, first, counts = np.unique(document[order], return_index=True, return_counts=True)
-    several = counts > 1
-    first, counts = first[several], counts[several]
-    if not len(counts):
-        return drop
-    width = int(counts.max())
-    step = max(1, _PAIRS_AT_ONCE // width**2)
-    for start in range(0, len(counts), step):
-        place = first[start : start + step, None] + np.arange(width)
-        real = np.arange(width) < counts[start : start + step, None]
-        rows = order[np.where(real, place, 0)]
-        outliers = _outliers(target[rows], strength[rows], real)
-        drop[rows[outliers]] = True
-    return drop
-
-
-def _outliers(target_DS: np.ndarray, strength_DS: np.ndarray, real_DS: np.ndarray) -> np.ndarray:
-    lower = target_DS[:, :, None] < target_DS[:, None, :]
-    weaker = strength_DS[:, :, None] < strength_DS[:, None, :]
-    against_DSS = lower & ~weaker & real_DS[:, :, None] & real_DS[:, None, :]
-    against_DSS |= against_DSS.transpose(0, 2, 1)
-    dropped_DS = np.zeros(real_DS.shape, bool)
-    while True:
-        counts_DS = against_DSS.sum(axis=2)
-        worst_D1 = counts_DS.max(axis=1, keepdims=True)
-        now_DS = (counts_DS == worst_D1) & (worst_D1 > 0)
-        if not now_DS.any():
-            return dropped_DS
-        dropped_DS |= now_DS
-        against_DSS &= ~(now_DS[:, :, None] | now_DS[:, None, :])

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -14,13 +12,10 @@ from ssra_engine.engines.fake import FakeEngine
 from ssra_engine.keys import hash_strings, normalise
 from ssra_engine.reasons import KEPT, reason_code
 from ssra_engine.schema import CORPUS, REASONS
-from ssra_engine.stages import filter as filters
 from ssra_engine.stages.filter import (
     check_scores,
     check_text,
-    contradictions,
     document_forms,
-    expected_grade,
     score,
 )
 
@@ -119,59 +114,3 @@ def test_score_is_the_softmax_over_the_temperature() -> None:
     assert got.dtype == np.float32
     np.testing.assert_allclose(got, expected, rtol=1e-6)
     assert score(engine, iter([]), ["0", "1"], Calibration(), lambda _: None).shape == (0, 2)
-
-
-def test_expected_grade() -> None:
-    probs = np.array([[0.5, 0.0, 0.5], [0.0, 0.0, 1.0]], np.float32)
-    assert expected_grade(probs).tolist() == [1.0, 2.0]
-
-
-def _dropped_by_the_rule(target: list[int], strength: list[float]) -> set[int]:
-    alive = set(range(len(target)))
-    dropped: set[int] = set()
-    while True:
-        against = dict.fromkeys(alive, 0)
-        for i, j in itertools.combinations(sorted(alive), 2):
-            low, high = (i, j) if target[i] < target[j] else (j, i)
-            if target[low] != target[high] and not strength[low] < strength[high]:
-                against[i] += 1
-                against[j] += 1
-        worst = max(against.values(), default=0)
-        if worst == 0:
-            return dropped
-        gone = {i for i, count in against.items() if count == worst}
-        dropped |= gone
-        alive -= gone
-
-
-_DOCUMENTS = st.lists(
-    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4).map(float)), max_size=6), max_size=6
-)
-
-
-@settings(deadline=None)
-@given(_DOCUMENTS, st.sampled_from([1, 40, 1 << 22]), st.randoms(use_true_random=False))
-def test_contradictions_follow_the_rule(documents, pairs_at_once, shuffle) -> None:  # type: ignore[no-untyped-def]
-    rows = [(d, *sample) for d, samples in enumerate(documents) for sample in samples]
-    shuffle.shuffle(rows)
-    document, target, strength = (
-        np.array([row[column] for row in rows], kind)
-        for column, kind in enumerate((np.int32, np.int8, float))
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(filters, "_PAIRS_AT_ONCE", pairs_at_once)
-        drop = contradictions(document, target, strength)
-    for number in range(len(documents)):
-        mine = np.flatnonzero(document == number)
-        expected = _dropped_by_the_rule(target[mine].tolist(), strength[mine].tolist())
-        assert set(np.flatnonzero(drop[mine]).tolist()) == expected
-        kept = mine[~drop[mine]]
-        for i, j in itertools.permutations(kept, 2):
-            assert target[i] >= target[j] or strength[i] < strength[j]
-
-
-def test_a_lone_outlier_goes_alone_and_a_lone_pair_goes_together() -> None:
-    document = np.array([0, 0, 0, 0, 1, 1], np.int32)
-    target = np.array([0, 1, 2, 3, 1, 2], np.int8)
-    strength = np.array([2.9, 1.0, 2.0, 3.0, 1.5, 1.5])
-    assert contradictions(document, target, strength).tolist() == [1, 0, 0, 0, 1, 1]
