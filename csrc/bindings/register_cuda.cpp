@@ -132,9 +132,9 @@ void register_cuda(py::module_& module) {
       .def(py::init([](int threads, int device, Address stream) {
              return cuda::Launch{threads, device, stream};
            }),
-           py::kw_only(), py::arg("threads"), py::arg("device"), py::arg("stream"));
+           py::kw_only(), py::arg("threads"), py::arg("device"), py::arg("stream"))
+      .def_readonly("threads", &cuda::Launch::threads);
   module.attr("WEIGH_ROWS") = cuda::Weigh::kRows;
-  module.attr("SCORES_PER_THREAD") = cuda::Select::kPerThread;
   register_select(module);
   register_anchors(module);
   register_tile(module);

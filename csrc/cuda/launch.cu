@@ -2,10 +2,8 @@
 
 #include <cuda_runtime.h>
 
-#include "cuda/block.h"
 #include "cuda/contrast.h"
 #include "cuda/select.h"
-#include "support/check.h"
 
 namespace ssra::cuda {
 
@@ -45,9 +43,7 @@ __global__ void __launch_bounds__(kMostThreads) entry(const Kernel kernel) {
 template <class Kernel>
 void launch(const Kernel& kernel, const Launch& launch) {
   const int threads = launch.threads;
-  require(threads >= kFewestThreads && threads <= kMostThreads && (threads & (threads - 1)) == 0,
-          "threads is ", threads, ", it must be a power of two within ", kFewestThreads, " and ",
-          kMostThreads);
+  require_block(threads);
   const Grid grid = kernel.grid(threads);
   if (grid.x == 0 || grid.y == 0)
     return;
