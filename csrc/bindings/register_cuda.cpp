@@ -1,4 +1,5 @@
-// Kernels on a GPU. Tensors are somebody else's: they arrive as addresses, 0 for none.
+// Kernels on a GPU. Tensors are somebody else's: they arrive as addresses, 0 for none. Types are
+// local to their module, as tests load a second one.
 #include <pybind11/pybind11.h>
 
 #include "bindings/register.h"
@@ -47,7 +48,7 @@ void register_select(py::module_& module) {
 
 void register_anchors(py::module_& module) {
   using cuda::Anchors;
-  py::class_<Anchors>(module, "Anchors")
+  py::class_<Anchors>(module, "Anchors", py::module_local())
       .def(py::init([](int64_t count, Address positives, Address ceilings, Address largest,
                        Address others, Address shares, Address pulls) {
              return Anchors{count,
@@ -75,7 +76,7 @@ void register_anchors(py::module_& module) {
 
 void register_tile(py::module_& module) {
   using cuda::ContrastTile;
-  py::class_<ContrastTile>(module, "ContrastTile")
+  py::class_<ContrastTile>(module, "ContrastTile", py::module_local())
       .def(py::init([](Address products, int64_t level_stride, int64_t row_stride, int64_t rows,
                        int64_t columns, int64_t first_row, int64_t first_column, int levels,
                        Address row_scales, int64_t row_scales_stride, Address column_scales,
@@ -128,7 +129,7 @@ void register_tile(py::module_& module) {
 }  // namespace
 
 void register_cuda(py::module_& module) {
-  py::class_<cuda::Launch>(module, "Launch")
+  py::class_<cuda::Launch>(module, "Launch", py::module_local())
       .def(py::init([](int threads, int device, Address stream) {
              return cuda::Launch{threads, device, stream};
            }),

@@ -20,7 +20,13 @@ from ssra_engine.kernels import cuda
 HERE = Path(__file__).parent
 CSRC = HERE.parents[1] / "csrc"
 UNITS = [HERE / "emulation.cpp", HERE / "emulated_module.cpp", CSRC / "bindings/register_cuda.cpp"]
-READ = [*UNITS, *HERE.glob("*.h"), *CSRC.glob("*/*.h")]
+READ = [
+    *UNITS,
+    *HERE.glob("*.h"),
+    *CSRC.glob("cuda/*.h"),
+    CSRC / "bindings/register.h",
+    CSRC / "support/check.h",
+]
 
 
 @pytest.fixture(scope="session")
