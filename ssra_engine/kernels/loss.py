@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ssra_engine import _core
+from ssra_engine.kernels import cuda, cuda_loss
 
 __all__ = ["graded_infonce"]
 
@@ -49,8 +50,9 @@ def graded_infonce(
         temperature: above 0; a tensor of one element gets a gradient.
         self_contrast: see above.
         false_negative_margin: see above; None leaves nothing out.
-        backend: "kernel" is for the CPU and computes in float32. "torch" is plain torch, any device
-            and dtype, B * B memory. "auto" is the kernel for CPU tensors that are not float64.
+        backend: "kernel" computes in float32, on the CPU, and on NVIDIA GPUs where the CUDA
+            extension was built. "torch" is plain torch, any device and dtype, B * B memory. "auto"
+            is the kernel where there is one, except for float64.
 
     Returns:
         A scalar. Gradients flow to query, positive, negatives and temperature; they cannot be
@@ -58,7 +60,8 @@ def graded_infonce(
 
     Raises:
         ValueError: shapes or dims that do not fit, a temperature that is not above 0, NaN or
-            infinity in the vectors (the kernel only).
+            infinity in the vectors (the kernel of the CPU only; a GPU is not waited for).
+        RuntimeError: a GPU fails, or backend is "kernel" and the CUDA extension was not built.
     """
     dims = [query.shape[-1]] if dims is None else [int(dim) for dim in dims]
     _check(query, positive, grades, negatives, dims)
@@ -69,8 +72,7 @@ def graded_infonce(
     candidates = positive if negatives is None else torch.cat([positive, negatives])
     grades = grades.detach().to(query.device)
 
-    on_kernel = query.device.type == "cpu" and query.dtype != torch.float64
-    if backend == "torch" or (backend == "auto" and not on_kernel):
+    if backend == "torch" or (backend == "auto" and not _has_kernel(query)):
         return _plain(query, candidates, grades, heat, dims, self_contrast, margin)
     if backend not in ("auto", "kernel"):
         raise ValueError(f"backend is {backend!r}, it must be 'auto', 'kernel' or 'torch'")
@@ -88,6 +90,12 @@ def graded_infonce(
         wanted,
     )[0]
     return loss
+
+
+def _has_kernel(query: Tensor) -> bool:
+    if query.dtype == torch.float64:
+        return False
+    return query.device.type == "cpu" or (query.device.type == "cuda" and cuda.is_built())
 
 
 def _check(
@@ -167,6 +175,9 @@ def _kernel(
         torch.from_numpy(for_candidates),
         torch.tensor(for_temperature, dtype=temperature.dtype),
     )
+
+
+_kernel.register_kernel("cuda", cuda_loss.infonce)
 
 
 @_kernel.register_fake

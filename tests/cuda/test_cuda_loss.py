@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -11,8 +12,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ssra_engine.kernels import cuda, cuda_loss, reference
+from ssra_engine.kernels import cuda, cuda_loss, loss, reference
 from ssra_engine.kernels.loss import graded_infonce
 
 HEAT = 0.05
@@ -258,3 +260,23 @@ def test_no_products_in_lower_precision(emulated: Any) -> None:
     finally:
         settings.fp32_precision = before
     assert all(map(torch.equal, got, expected))
+
+
+def test_the_operator_takes_on_a_gpu_what_it_takes_elsewhere() -> None:
+    ours = inspect.signature(cuda_loss.infonce).parameters
+    assert list(ours) == [x.name for x in loss._kernel._opoverload._schema.arguments]
+
+
+def test_a_gpu_gets_the_kernel_once_it_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = object()
+    monkeypatch.setattr(loss, "_plain", lambda *_: plain)
+    with FakeTensorMode():
+        rows, wide = (torch.empty(4, 8, device="cuda", dtype=x) for x in (None, torch.float64))
+        more = {"grades": torch.empty(4, device="cuda")}
+        more["temperature"] = torch.empty((), device="cuda")
+        for built in (False, True):
+            monkeypatch.setattr(cuda, "is_built", lambda built=built: built)
+            assert (graded_infonce(rows, rows, **more) is plain) != built
+            assert graded_infonce(wide, wide, **more) is plain
+            assert graded_infonce(rows, rows, backend="torch", **more) is plain
+            assert graded_infonce(rows, rows, backend="kernel", **more) is not plain
