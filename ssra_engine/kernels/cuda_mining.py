@@ -7,7 +7,7 @@ allow and the best so far do not beat is merged into them. Scores are never held
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from ssra_engine.kernels.cuda import address, computing_on, extension, launch_on
 if TYPE_CHECKING:
     from ssra_engine import _cuda
 
-__all__ = ["CudaMiningIndex"]
+__all__ = ["CudaMiningIndex", "on_gpu"]
 
 #: Queries that go together, and bytes of their scores at a time.
 QUERY_ROWS = 4096
@@ -63,6 +63,11 @@ class _Rules(NamedTuple):
         return self._replace(banned_offsets=offsets, positives=positives)
 
 
+def on_gpu(vectors: Vectors) -> TypeGuard[Tensor]:
+    """Whether these are a torch tensor on an NVIDIA GPU."""
+    return isinstance(vectors, Tensor) and vectors.is_cuda
+
+
 class CudaMiningIndex:
     """`ssra_engine.MiningIndex` for vectors on a GPU: the same calls, rules and answers.
 
@@ -88,6 +93,12 @@ class CudaMiningIndex:
 
     def __len__(self) -> int:
         return self._size
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held on the device beside the vectors themselves."""
+        held = (x for part in self._segments for x in (part.scales, part.ids) if x is not None)
+        return sum(x.nbytes for x in held)
 
     def add(self, vectors: Tensor, ids: npt.ArrayLike | None = None) -> None:
         """As `MiningIndex.add`, for a tensor on the index's device."""

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from ssra_engine import _core
 from ssra_engine.kernels.arrays import Banned, Vectors, as_csr, as_ids, as_matrices, as_threads
+from ssra_engine.kernels.cuda_mining import CudaMiningIndex, on_gpu
 
 __all__ = ["Mined", "MiningIndex"]
 
@@ -43,6 +44,9 @@ class MiningIndex:
     Memory: one byte a value and 8 to 12 bytes a vector, beside the vectors themselves, which are
     not copied where they are float32 with adjacent columns: they may be a memory map, and they
     must not be changed.
+
+    Where the first vectors are a torch tensor on an NVIDIA GPU, all must be, and mining happens
+    there: see `cuda_mining`. That needs the CUDA extension.
     """
 
     def __init__(
@@ -60,25 +64,27 @@ class MiningIndex:
         """
         self._index = _core.MiningIndex(dim, metric)
         self._threads = as_threads(threads)
+        self._dim, self._metric = dim, metric
+        self._on_gpu: CudaMiningIndex | None = None
 
     def __len__(self) -> int:
-        return self._index.size
+        return self._index.size if self._on_gpu is None else len(self._on_gpu)
 
     @property
     def isa(self) -> str:
         """The instruction set in use."""
-        return self._index.isa
+        return self._index.isa if self._on_gpu is None else "cuda"
 
     @property
     def nbytes(self) -> int:
         """Bytes held beside the vectors themselves."""
-        return self._index.bytes_held
+        return self._index.bytes_held if self._on_gpu is None else self._on_gpu.nbytes
 
     def add(self, vectors: Vectors, ids: npt.ArrayLike | None = None) -> None:
         """Append vectors.
 
         Args:
-            vectors: floats [rows, dim]: NumPy, torch (CPU), or an Arrow FixedSizeList column.
+            vectors: floats [rows, dim]: NumPy, torch, or an Arrow FixedSizeList column.
             ids: int64[rows], not negative and not repeated; with every batch or with none. Without
                 them an id is the vector's position.
 
@@ -86,12 +92,23 @@ class MiningIndex:
             TypeError: values that are not floats, ids that are not integers.
             ValueError: shapes that do not fit, a row with NaN or infinity or longer than float32
                 products can take, ids that are negative or too few or too many.
+            RuntimeError: they are on a GPU, and the CUDA extension was not built, or CUDA refuses.
         """
+        if on_gpu(vectors) or self._on_gpu is not None:
+            self._add_on_gpu(vectors, ids)
+            return
         given = as_ids([] if ids is None else ids, "ids")
         start = 0
         for rows in as_matrices(vectors, "vectors"):
             self._index.add(rows, given[start : start + len(rows)], self._threads)
             start += len(rows)
+
+    def _add_on_gpu(self, vectors: Vectors, ids: npt.ArrayLike | None) -> None:
+        if self._index.size or not on_gpu(vectors):
+            raise ValueError("vectors: all of an index must be on one GPU, or none")
+        if self._on_gpu is None:
+            self._on_gpu = CudaMiningIndex(self._dim, self._metric, vectors.device)
+        self._on_gpu.add(vectors, ids)
 
     def mine(
         self,
@@ -123,7 +140,22 @@ class MiningIndex:
             TypeError: values that are not floats, ids that are not integers.
             ValueError: shapes that do not fit, NaN or infinity in a query, a rule that is NaN,
                 margins without positive scores.
+            RuntimeError: CUDA refuses.
         """
+        if self._on_gpu is not None:
+            return Mined(
+                *self._on_gpu.mine(
+                    queries,
+                    k,
+                    banned=banned,
+                    positive_scores=positive_scores,
+                    absolute_margin=absolute_margin,
+                    relative_margin=relative_margin,
+                    min_score=min_score,
+                    max_score=max_score,
+                    skip_top=skip_top,
+                )
+            )
         margins = (absolute_margin, relative_margin)
         if positive_scores is None and margins != (None, None):
             raise ValueError("a margin needs positive_scores, one for each query")

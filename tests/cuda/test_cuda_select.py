@@ -12,7 +12,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ssra_engine.kernels import cuda, cuda_mining, reference
+from ssra_engine.kernels import cuda, cuda_mining, mining, reference
 from ssra_engine.kernels.cuda_mining import CudaMiningIndex
 from ssra_engine.kernels.mining import MiningIndex
 
@@ -267,3 +267,22 @@ def test_as_the_kernel_of_the_cpu(emulated: Any) -> None:
         index_of(documents).mine(q, 30, **rules), index.mine(q, 30, **rules), strict=True
     ):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_mining_index_of_tensors_on_a_gpu(emulated: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mining, "on_gpu", lambda x: isinstance(x, torch.Tensor))
+    rng = np.random.default_rng(4)
+    q, documents = integers(rng, 5, 3), integers(rng, 300, 3)
+    names = rng.permutation(300)
+    index = MiningIndex(3)
+    index.add(torch.from_numpy(documents), names)
+    assert (len(index), index.isa, index.nbytes) == (300, "cuda", 8 * 300)
+    rules: dict[str, Any] = {"banned": [[1, 2], [], [4], [5], []], "max_score": 9, "skip_top": 1}
+    mined = index.mine(q, 10, **rules)
+    there = MiningIndex(3)
+    there.add(documents, names)
+    for ours, theirs in zip(mined, there.mine(q, 10, **rules), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    for other, vectors in ((index, documents), (there, torch.from_numpy(documents))):
+        with pytest.raises(ValueError, match="must be on one GPU, or none"):
+            other.add(vectors, names)
