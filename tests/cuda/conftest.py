@@ -1,4 +1,4 @@
-"""The CUDA kernels on the host: the module _cuda again, over emulated blocks of threads."""
+"""The CUDA kernels twice: built by nvcc, and for the host over emulated blocks of threads."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import importlib.util
 import os
 import shutil
 import subprocess
+import sys
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,7 +48,29 @@ def emulated_module(pytestconfig: pytest.Config) -> Any:
         partial = library.with_suffix(f".{os.getpid()}")
         subprocess.run([*command, "-o", str(partial)], check=True)
         partial.rename(library)
-    spec = importlib.util.spec_from_file_location("_cuda_emulated", library)
+    return load("_cuda_emulated", library)
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The extension as `SSRA_CUDA=ON` makes it, for one architecture."""
+    cmake, nvcc = shutil.which("cmake", path=Path(sys.executable).parent), shutil.which("nvcc")
+    if cmake is None or nvcc is None:
+        pytest.skip("needs cmake and nvcc")
+    folder = tmp_path_factory.mktemp("cuda")
+    configure = [cmake, "-S", str(CSRC.parent), "-B", str(folder / "build"), "-DSSRA_CUDA=ON"]
+    configure += [f"-DSSRA_CUDA_FOLDER={folder}", "-DCMAKE_CUDA_ARCHITECTURES=90"]
+    configure += [f"-DPython_EXECUTABLE={sys.executable}"]
+    configure += [f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"]
+    for command in (configure, [cmake, "--build", str(folder / "build"), "--target", "_cuda"]):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    (library,) = folder.glob("_cuda*.so")
+    return load("_cuda", library)
+
+
+def load(name: str, library: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(name, library)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

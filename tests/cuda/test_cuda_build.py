@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-import pybind11
 import pytest
 import torch
 
@@ -17,29 +12,6 @@ from ssra_engine.kernels import cuda, cuda_loss
 from ssra_engine.kernels.cuda_mining import CudaMiningIndex
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The extension as `SSRA_CUDA=ON` makes it, for one architecture."""
-    cmake, nvcc = shutil.which("cmake", path=Path(sys.executable).parent), shutil.which("nvcc")
-    if cmake is None or nvcc is None:
-        pytest.skip("needs cmake and nvcc")
-    folder = tmp_path_factory.mktemp("cuda")
-    configure = [cmake, "-S", str(ROOT), "-B", str(folder / "build"), "-DSSRA_CUDA=ON"]
-    configure += [f"-DSSRA_CUDA_FOLDER={folder}", "-DCMAKE_CUDA_ARCHITECTURES=90"]
-    configure += [f"-DPython_EXECUTABLE={sys.executable}"]
-    configure += [f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"]
-    for command in (configure, [cmake, "--build", str(folder / "build"), "--target", "_cuda"]):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-    (library,) = folder.glob("_cuda*.so")
-    spec = importlib.util.spec_from_file_location("_cuda", library)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_it_builds_and_holds_what_its_stub_says(built: Any, emulated_module: Any) -> None:
