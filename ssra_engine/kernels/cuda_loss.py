@@ -33,6 +33,7 @@ class _Vectors(NamedTuple):
 
     Attributes:
         unit: float32[n, D], of length 1 at the last dim.
+        factors: `unit` in the dtype of the products.
         inverse: float32[n, 1], what they were multiplied by.
         scales: float32[L, n], what makes prefixes of `unit` unit vectors.
         turning: bool[L, n], false where a prefix is so short that it is divided by a constant.
@@ -41,6 +42,7 @@ class _Vectors(NamedTuple):
     """
 
     unit: Tensor
+    factors: Tensor
     inverse: Tensor
     scales: Tensor
     turning: Tensor
@@ -57,8 +59,12 @@ def infonce(
     self_contrast: bool,
     margin: float,
     gradients: bool,
+    products: str = "float32",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The custom operator of `ssra_engine.kernels.loss` for CUDA tensors; see there.
+
+    With `products` "bfloat16", both sides of every product are rounded to bfloat16, and sums are
+    float32; it needs torch 2.8.
 
     Nothing waits for the GPU: NaN and infinity in the vectors give NaN, and whether the temperature
     is above 0 is not looked at.
@@ -67,8 +73,8 @@ def infonce(
         RuntimeError: the extension was not built, or CUDA refuses.
     """
     with torch.no_grad(), computing_on(query.device):
-        loss = _Loss(query, candidates, grades, temperature, dims, self_contrast, margin, gradients)
-        return loss.run()
+        batch = query, candidates, grades, temperature
+        return _Loss(*batch, dims, self_contrast, margin, gradients, products).run()
 
 
 class _Loss:
@@ -84,6 +90,7 @@ class _Loss:
         self_contrast: bool,
         margin: float,
         gradients: bool,
+        products: str,
     ) -> None:
         self.kernels = extension()
         self.segments = list(zip([0, *dims], dims, strict=False))
@@ -92,8 +99,9 @@ class _Loss:
         self.temperature = temperature
         self.grades = grades.float().contiguous()
         self.columns = query.shape[1]
-        self.queries = _prepare(query, self.segments)
-        self.candidates = _prepare(candidates, self.segments)
+        dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[products]
+        self.queries = _prepare(query, self.segments, dtype)
+        self.candidates = _prepare(candidates, self.segments, dtype)
         self.count, self.levels = len(query), len(dims)
         positives = self._positive_cosines()
         self.positives = positives.float()
@@ -159,11 +167,8 @@ class _Loss:
             shape = (self.levels, rows.stop - rows.start, columns.stop - columns.start)
             products = self.workspace[: shape[0] * shape[1] * shape[2]].view(shape)
             for level, (a, b) in enumerate(self.segments):
-                x, y = left.unit[rows, a:b], right.unit[columns, a:b].T
-                if level == 0:
-                    torch.mm(x, y, out=products[level])
-                else:
-                    torch.addmm(products[level - 1], x, y, out=products[level])
+                x, y = left.factors[rows, a:b], right.factors[columns, a:b].T
+                _add_product(products[level - 1] if level else None, x, y, products[level])
             tile = self.kernels.ContrastTile(
                 products=address(products),
                 level_stride=products.stride(0),
@@ -207,9 +212,12 @@ class _Loss:
         block.left.dots[:, block.rows] += row_dots.sum(1, dtype=torch.float64)
         block.right.dots[:, block.columns] += column_dots.sum(1, dtype=torch.float64)
         for weights, (a, b) in zip(block.products, self.segments, strict=True):
-            x, y = block.left.unit[block.rows, a:b], block.right.unit[block.columns, a:b]
-            block.left.gradient[block.rows, a:b].addmm_(weights, y)
-            block.right.gradient[block.columns, a:b].addmm_(weights.T, x)
+            x, y = block.left.factors[block.rows, a:b], block.right.factors[block.columns, a:b]
+            factors = weights.to(x.dtype)
+            for_rows = block.left.gradient[block.rows, a:b]
+            _add_product(for_rows, factors, y, for_rows)
+            for_columns = block.right.gradient[block.columns, a:b]
+            _add_product(for_columns, factors.T, x, for_columns)
 
     def _results(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         loss = self.losses.sum().float()
@@ -246,7 +254,23 @@ class _Block(NamedTuple):
     columns: slice
 
 
-def _prepare(vectors: Tensor, segments: list[tuple[int, int]]) -> _Vectors:
+def _add_product(base: Tensor | None, x: Tensor, y: Tensor, out: Tensor) -> None:
+    """Writes base + x @ y in float32; `base` may be `out`."""
+    if x.dtype != torch.float32:
+        product = _mixed_product(x, y)
+        torch.add(product, 0 if base is None else base, out=out)
+    elif base is None:
+        torch.mm(x, y, out=out)
+    else:
+        torch.addmm(base, x, y, out=out)
+
+
+def _mixed_product(x: Tensor, y: Tensor) -> Tensor:
+    product: Tensor = torch.mm(x, y, out_dtype=torch.float32)
+    return product
+
+
+def _prepare(vectors: Tensor, segments: list[tuple[int, int]], dtype: torch.dtype) -> _Vectors:
     squares = [
         torch.linalg.vector_norm(vectors[:, a:b], dim=1, dtype=torch.float64).square()
         for a, b in segments
@@ -257,6 +281,7 @@ def _prepare(vectors: Tensor, segments: list[tuple[int, int]]) -> _Vectors:
     unit = vectors[:, : segments[-1][1]] * inverse.float()
     return _Vectors(
         unit=unit,
+        factors=unit.to(dtype),
         inverse=inverse.float(),
         # A prefix that is shorter by more than float32 can say has vanished.
         scales=(divisors[-1] / divisors).clamp_max(1e30).float(),

@@ -205,6 +205,25 @@ def test_hard_vectors(
     )
 
 
+@pytest.mark.parametrize("self_contrast", [False, True])
+@pytest.mark.usefixtures("small")
+def test_bfloat16_products(
+    emulated: Any, monkeypatch: pytest.MonkeyPatch, self_contrast: bool
+) -> None:
+    """The CPU has no such product, but every product of two bfloat16 numbers is a float32."""
+    monkeypatch.setattr(cuda_loss, "_mixed_product", lambda x, y: x.float() @ y.float())
+    options: dict[str, Any] = {"dims": [64, 256], "self_contrast": self_contrast, "margin": np.inf}
+    inputs = batch(6, 90, 256, 20)
+    got = cuda_loss.infonce(
+        *inputs, torch.tensor(HEAT), **options, gradients=True, products="bfloat16"
+    )
+    expected = in_float64(*inputs, HEAT, **options)
+    for ours, theirs in zip(got, expected, strict=True):
+        assert float((ours.double() - theirs).norm()) <= 5e-3 * float(theirs.norm())
+    exact = cuda_loss.infonce(*inputs, torch.tensor(HEAT), **options, gradients=True)
+    assert not torch.equal(got[1], exact[1])
+
+
 def settled(emulated: Any, order: int) -> list[Tensor]:
     """Loss and gradients of one batch with everything in it."""
     emulated.set_order(order)
@@ -264,7 +283,9 @@ def test_no_products_in_lower_precision(emulated: Any) -> None:
 
 def test_the_operator_takes_on_a_gpu_what_it_takes_elsewhere() -> None:
     ours = inspect.signature(cuda_loss.infonce).parameters
-    assert list(ours) == [x.name for x in loss._kernel._opoverload._schema.arguments]
+    names = [argument.name for argument in loss._kernel._opoverload._schema.arguments]
+    assert list(ours)[: len(names)] == names
+    assert all(ours[name].default is not inspect.Parameter.empty for name in set(ours) - {*names})
 
 
 def test_a_gpu_gets_the_kernel_once_it_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
