@@ -9,6 +9,7 @@ products. No matrix of all pairs is held: memory is that of the inputs and one b
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -93,7 +94,7 @@ class _Loss:
         products: str,
     ) -> None:
         self.kernels = extension()
-        self.segments = list(zip([0, *dims], dims, strict=False))
+        self.segments = list(pairwise([0, *dims]))
         self.self_contrast, self.gradients = self_contrast, gradients
         self.heat = temperature.float().contiguous()
         self.temperature = temperature
