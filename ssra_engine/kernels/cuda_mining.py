@@ -73,7 +73,7 @@ class CudaMiningIndex:
 
     Scores are float32 products or cosines as cuBLAS makes them, so near ties may rank as float32
     rounds them; equal scores rank by lowest id. k and skip_top are limited by the shared memory of
-    a block, about 3,000 together on any GPU and 15,000 on an H100.
+    a block: together to about 7,000 from Ampere on, 15,000 on an H100.
 
     Memory: the vectors, which are not copied where they are contiguous float32, 4 bytes a vector
     for cosines, and a tile of scores.

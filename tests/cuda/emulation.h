@@ -39,7 +39,7 @@ class EmulatedBlock {
 struct Emulation {
   // 0: rising, 1: falling, otherwise the seed of an order that changes at every barrier.
   uint64_t order = 0;
-  std::string skipped;         // the barrier to leave out, as in `barriers`
+  std::string skipped;             // the barrier to leave out, as in `barriers`
   std::set<std::string> barriers;  // those that were reached: file:line
 };
 
