@@ -176,17 +176,30 @@ def huge(x: Tensor) -> Tensor:
     return x * 1e25
 
 
+def huge_but_for_a_zero_prefix(x: Tensor) -> Tensor:
+    return zero_prefix(x) * 1e30
+
+
 def tiny(x: Tensor) -> Tensor:
     return x * 1e-9
 
 
 def below_the_shortest_length(x: Tensor) -> Tensor:
     """Divided by 1e-12 instead of by their lengths, which are then constants."""
-    return torch.where((torch.arange(len(x)) % 2 > 0)[:, None], x, x * 1e-14)
+    return torch.where((torch.arange(len(x)) % 2 > 0)[:, None], x, x * 1e-13)
 
 
 @pytest.mark.parametrize(
-    "change", [identical, zeros_between, zero_prefix, huge, tiny, below_the_shortest_length]
+    "change",
+    [
+        identical,
+        zeros_between,
+        zero_prefix,
+        huge,
+        huge_but_for_a_zero_prefix,
+        tiny,
+        below_the_shortest_length,
+    ],
 )
 @pytest.mark.parametrize("self_contrast", [False, True])
 @pytest.mark.usefixtures("small")
@@ -273,6 +286,8 @@ def test_no_products_in_lower_precision(emulated: Any) -> None:
     expected = cuda_loss.infonce(*arguments, **options)
     try:
         settings.fp32_precision = "tf32"
+        with cuda.computing_on(torch.device("cpu")):
+            assert settings.fp32_precision == "ieee"
         with torch.autocast("cpu", dtype=torch.bfloat16):
             got = cuda_loss.infonce(*arguments, **options)
         assert settings.fp32_precision == "tf32"
