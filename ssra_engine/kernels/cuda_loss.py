@@ -284,8 +284,8 @@ def _prepare(vectors: Tensor, segments: list[tuple[int, int]], dtype: torch.dtyp
         unit=unit,
         factors=unit.to(dtype),
         inverse=inverse.float(),
-        # A prefix that is shorter by more than float32 can say has vanished.
-        scales=(divisors[-1] / divisors).clamp_max(1e30).float(),
+        # Where a prefix is shorter than that, products of two underflow, and scales would overflow.
+        scales=(divisors[-1] / divisors).clamp_max(1e17).float(),
         turning=lengths >= _SHORTEST,
         gradient=torch.zeros_like(unit),
         dots=torch.zeros_like(lengths),
