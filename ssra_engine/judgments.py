@@ -25,7 +25,7 @@ from ssra_engine.readers import (
 )
 from ssra_engine.schema import JUDGMENTS, PAIRS
 
-__all__ = ["read_judgments", "read_pairs", "split_queries"]
+__all__ = ["read_judgments", "read_pairs", "read_split", "split_queries"]
 
 _log = logging.getLogger(__name__)
 
@@ -68,6 +68,48 @@ def read_judgments(
     train = table.filter(pc.equal(table["split"], "train"))
     _need_grades(train, rows.sources[0], "the train judgments")
     return table
+
+
+def read_split(
+    inputs: Sequence[str | Path],
+    grades: Sequence[int],
+    split: str,
+    *,
+    doc_ids: pa.Array | pa.ChunkedArray | None = None,
+    seed: int = 0,
+) -> pa.Table:
+    """Read the judgments of one split, to measure with: the same rows that `read_judgments` gives.
+
+    Unlike there, a file without train rows will do.
+
+    Args:
+        inputs: files, folders, globs or URIs (see `readers.find_sources`).
+        grades: the scale.
+        split: its name, or "all" for every row.
+        doc_ids: string, every known document; None to accept any.
+        seed: of the split, where the files name no dev rows.
+
+    Returns:
+        `schema.JUDGMENTS`, in the files' order, one row per (query, doc_id).
+
+    Raises:
+        DataError: a file or a row is bad, a doc_id is not in `doc_ids`, or no row is in the split.
+    """
+    rows = _read_rows(inputs, ["query", "doc_id"], doc_ids, grades)
+    table = _merge_grades(_with_split(rows))
+    if split == "all":
+        return table
+    if "train" in pc.unique(table["split"]).to_pylist():
+        table = _with_dev(table, rows.sources[0], seed, dev_share=0.1)
+    found = table.filter(pc.equal(table["split"], split))
+    if len(found) == 0:
+        names = ", ".join(sorted(pc.unique(table["split"]).to_pylist()))
+        raise rows.sources[0].error(
+            f"no row is in the split {split}; the splits are: {names[:300]}",
+            "Give one of these, or all",
+            column="split",
+        )
+    return found
 
 
 def read_pairs(

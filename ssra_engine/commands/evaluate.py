@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ssra_engine.commands.evaluate_model import model
 from ssra_engine.commands.options import json_option
 
 if TYPE_CHECKING:
@@ -16,14 +17,17 @@ if TYPE_CHECKING:
 __all__ = ["evaluate"]
 
 
-@click.group(short_help="Measure what a run made.")
+@click.group(short_help="Measure what a run made, or an embedding model.")
 def evaluate() -> None:
-    """Measure what a run made.
+    """Measure what a run made, or an embedding model.
 
     \b
     Example:
       ssra-engine evaluate samples out
     """
+
+
+evaluate.add_command(model)
 
 
 @evaluate.command(short_help="Alignment and diversity of the samples of a run.")
