@@ -37,8 +37,8 @@ PRESETS: dict[str, dict[str, Any]] = {
             "max_document_tokens": 96,
             "max_query_tokens": 24,
             "score": {
-                "epochs": 3,
-                "max_steps": 1500,
+                "epochs": 4,
+                "max_steps": 2000,
                 "rate": 1e-3,
                 "attention_rate": 0.3,
                 "train_embeddings": False,

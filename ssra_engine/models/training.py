@@ -21,6 +21,7 @@ from transformers import (
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.utils import logging
 
+from ssra_engine.calibration import fit_temperature
 from ssra_engine.config import TrainConfig
 from ssra_engine.models.packing import IGNORED, PackedSequence, collate
 
@@ -91,9 +92,35 @@ class _PackedTrainer(Trainer):  # type: ignore[misc]  # transformers is seen as 
         )
         return self.optimizer
 
-    def prediction_step(self, model: Any, inputs: Any, *_: Any, **__: Any) -> Any:
-        with torch.no_grad():
-            return self.compute_loss(model, self._prepare_inputs(inputs)).detach(), None, None
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Weighted loss of the held-out data, that of label tokens at its best temperature.
+
+        Calibration takes back what a longer training gains in confidence, so confidence alone must
+        not end it.
+        """
+        metrics = {"eval_loss": self._held_out_loss()}
+        self.control = self.callback_handler.on_evaluate(
+            self.args,
+            self.state,
+            self.control,
+            metrics,  # type: ignore[has-type]
+        )
+        return metrics
+
+    def _held_out_loss(self) -> float:
+        self.model.eval()
+        parts = []
+        for batch in self.get_eval_dataloader():
+            inputs = self._prepare_inputs(batch)
+            with torch.no_grad():
+                logits, chosen = target_logits(self.model, inputs, self._label_ids)
+            parts.append((logits, inputs["targets"][chosen], inputs["weights"][chosen]))
+        logits, targets, weights = (torch.cat(column).cpu() for column in zip(*parts, strict=True))
+        if self._label_ids is not None:
+            targets = (targets[:, None] == self._label_ids.cpu()).int().argmax(1)
+            logits /= fit_temperature(logits.double().numpy(), targets.numpy())
+        losses = cross_entropy(logits, targets, reduction="none")
+        return float((losses * weights).sum() / weights.sum())
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         rows = self.train_dataset if train_dataset is None else train_dataset
