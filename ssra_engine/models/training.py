@@ -103,7 +103,7 @@ class _PackedTrainer(Trainer):  # type: ignore[misc]  # transformers is seen as 
             self.args,
             self.state,
             self.control,
-            metrics,  # type: ignore[has-type]
+            metrics,
         )
         return metrics
 
