@@ -61,6 +61,8 @@ def target_logits(
 class _PackedTrainer(Trainer):  # type: ignore[misc]  # transformers is seen as untyped
     """Weighted cross-entropy over packed sequences, optionally over label tokens only."""
 
+    control: Any
+
     def __init__(
         self, *args: Any, label_ids: torch.Tensor | None, attention_rate: float, **kwargs: Any
     ) -> None:

@@ -66,6 +66,8 @@ def check_text(
 ) -> np.ndarray:
     """Reject what is no query: empty, too long, or copied from the document.
 
+    A query with bytes that are no character (they decode to U+FFFD) counts as empty: what it says
+    is lost.
     A query is too long above `max_query_chars`, and also when generation ran into its limit: its
     end is missing. It is copied when its normalised form equals that of the title, text, ocr or
     asr, or when it and the title differ only by what surrounds the shorter one, which is at least
@@ -89,7 +91,8 @@ def check_text(
     codes[copied] = reason_code("copied")
     lengths = pc.utf8_length(queries).to_numpy()
     codes[(lengths > max_query_chars) | ~ended] = reason_code("too_long")
-    codes[lengths == 0] = reason_code("empty")
+    broken = pc.match_substring(queries, "\ufffd").to_numpy(zero_copy_only=False)
+    codes[(lengths == 0) | broken] = reason_code("empty")
     return codes
 
 

@@ -42,6 +42,7 @@ def _check(query: str, title: str = "t", limit: int = 20, ended: bool = True, **
     [
         ("red panda", "all about pandas", "kept"),
         ("", "t", "empty"),
+        ("half a \ufffd", "t", "empty"),
         ("x" * 20, "t", "kept"),
         ("x" * 21, "t", "too_long"),
         ("小" * 20, "t", "kept"),
