@@ -202,35 +202,36 @@ def _print_report(report: Mapping[str, Any]) -> None:
             f"{report['queries_with_long_lists']:,} queries"
         )
     click.echo(f"Relevant to recall and MRR: grade {settings['relevant']} and above")
-    for rows in _by_model(report["results"]):
+    for rows in _by_dim(report["results"]):
         print_table(_table(rows, rows[0]["model"], settings))
+    for rows in _by_dim(report["comparisons"]):
+        title = f"{rows[0]['model']} minus {rows[0]['against']}"
+        print_table(_table(rows, title, settings, signed=True))
     if report["comparisons"]:
-        first = report["comparisons"][0]
-        title = f"{first['model']} minus {first['against']}"
-        print_table(_table(report["comparisons"], title, settings, signed=True))
         click.echo("p of the paired randomisation test, for each figure alone; pooled ones: none")
 
 
-def _by_model(results: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    for name in dict.fromkeys(row["model"] for row in results):
-        yield [row for row in results if row["model"] == name]
+def _by_dim(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    for key in dict.fromkeys((row["model"], row["dim"]) for row in rows):
+        yield [row for row in rows if (row["model"], row["dim"]) == key]
 
 
 def _table(
     rows: list[dict[str, Any]], title: str, settings: Mapping[str, Any], *, signed: bool = False
 ) -> Table:
-    """A column for each dim and precision, a line for each figure, x 100."""
+    """A column for each precision, a line for each figure, x 100."""
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left")
-    table.add_column(f"x 100 [{settings['confidence']:.0%} interval]")
+    table = Table(title=f"{title}, dim {rows[0]['dim']}", title_justify="left")
+    table.add_column(f"x 100 [{settings['confidence']:.0%}]", no_wrap=True)
     for row in rows:
-        table.add_column(f"{row['dim']} {row['precision']}", justify="right")
-    for kind, label in (("per_query", "mean of queries"), ("pooled", "all pairs")):
+        table.add_column(row["precision"], justify="right", no_wrap=True)
+    for kind, label in (("per_query", "mean of queries"), ("pooled", "all pairs together")):
         table.add_section()
+        table.add_row(label, style="italic")
         for name in rows[0][kind]:
             cells = [_cell(row[kind][name], signed=signed) for row in rows]
-            table.add_row(f"{name}, {label}", *cells)
+            table.add_row(f"  {name}", *cells)
     return table
 
 

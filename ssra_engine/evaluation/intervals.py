@@ -6,9 +6,9 @@ seed and gives the same answer for the same seed.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -52,46 +52,45 @@ def bootstrap_mean(values: Floats, *, resamples: int, confidence: float, seed: i
     mean = float(values.mean())
     if len(values) < 2 or resamples == 0:
         return Interval(mean, None, None, len(values))
-    low, high = _percentiles(values, np.mean, resamples, confidence, seed, vectorized=True)
-    return Interval(mean, low, high, len(values))
+    drawn = _draw(values, np.mean, resamples, seed, vectorized=True)
+    return Interval(mean, *_percentiles(drawn, confidence), len(values))
 
 
 def bootstrap_pooled(
-    measure: Callable[[Ints], float],
+    measure: Callable[[Ints], dict[str, float]],
     query_of: Ints,
     *,
     resamples: int,
     confidence: float,
     seed: int,
-) -> Interval:
-    """A figure of all pairs together, whose queries are drawn with all their pairs.
+) -> dict[str, Interval]:
+    """Figures of all pairs together, whose queries are drawn with all their pairs.
 
     Args:
-        measure: int64[P], how often each pair counts -> the figure, NaN where it is not defined.
+        measure: int64[P], how often each pair counts -> figures, NaN where one is not defined.
         query_of: int64[P], the query of each pair, 0..Q-1 without gaps.
         resamples: 0 for no interval.
-        confidence: of the interval.
+        confidence: of the intervals; draws where a figure is not defined are left out.
         seed: of the draws.
     """
     queries = int(query_of.max()) + 1
-    value = measure(np.ones(len(query_of), np.int64))
-    if np.isnan(value):
-        return Interval(None, None, None, queries)
-    if queries < 2 or resamples == 0:
-        return Interval(value, None, None, queries)
+    values = measure(np.ones(len(query_of), np.int64))
 
-    def of_queries(drawn: Floats) -> float:
-        return measure(np.bincount(drawn.astype(np.int64), minlength=queries)[query_of])
+    def of_queries(drawn: Floats) -> Floats:
+        times = np.bincount(drawn.astype(np.int64), minlength=queries)[query_of]
+        return np.array(list(measure(times).values()))
 
-    low, high = _percentiles(
-        np.arange(queries, dtype=np.float64),
-        of_queries,
-        resamples,
-        confidence,
-        seed,
-        vectorized=False,
-    )
-    return Interval(value, low, high, queries)
+    rows = np.full((len(values), 1), np.nan)
+    if queries > 1 and resamples:
+        rows = _draw(
+            np.arange(queries, dtype=np.float64), of_queries, resamples, seed, vectorized=False
+        )
+    return {
+        name: Interval(None, None, None, queries)
+        if np.isnan(value)
+        else Interval(value, *_percentiles(row, confidence), queries)
+        for (name, value), row in zip(values.items(), rows, strict=True)
+    }
 
 
 def randomisation_p(first: Floats, second: Floats, *, resamples: int, seed: int) -> float | None:
@@ -123,28 +122,28 @@ def randomisation_p(first: Floats, second: Floats, *, resamples: int, seed: int)
     return float(found.pvalue)
 
 
-def _percentiles(
+def _draw(
     data: Floats,
-    statistic: Callable[..., float],
+    statistic: Callable[..., Any],
     resamples: int,
-    confidence: float,
     seed: int,
     *,
     vectorized: bool,
-) -> tuple[float | None, float | None]:
-    with warnings.catch_warnings():
-        # Of values that are all equal: the interval is that point, and that is right.
-        warnings.filterwarnings("ignore", message="The BCa confidence interval")
-        found = bootstrap(
-            (data,),
-            statistic,
-            n_resamples=resamples,
-            confidence_level=confidence,
-            method="percentile",
-            vectorized=vectorized,
-            rng=np.random.default_rng(seed),
-        ).bootstrap_distribution
-    known = found[~np.isnan(found)]
+) -> Floats:
+    """float64[.., resamples], the statistic of resampled data."""
+    found = bootstrap(
+        (data,),
+        statistic,
+        n_resamples=resamples,
+        method="percentile",
+        vectorized=vectorized,
+        rng=np.random.default_rng(seed),
+    )
+    return np.asarray(found.bootstrap_distribution, np.float64)
+
+
+def _percentiles(drawn: Floats, confidence: float) -> tuple[float | None, float | None]:
+    known = drawn[~np.isnan(drawn)]
     if len(known) == 0:
         return None, None
     tail = (1 - confidence) / 2

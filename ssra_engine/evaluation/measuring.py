@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -19,12 +18,7 @@ from ssra_engine.evaluation.lists import (
     judged_lists,
     pair_scores,
 )
-from ssra_engine.evaluation.pairs import (
-    Measure,
-    average_precision,
-    mean_average_precision,
-    spearman,
-)
+from ssra_engine.evaluation.pairs import pair_figures
 from ssra_engine.evaluation.ranking import ranking_metrics
 
 __all__ = [
@@ -38,6 +32,7 @@ __all__ = [
 ]
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float32]
 
 # In corpus mode, lists are at least this long, for the reciprocal rank.
@@ -150,10 +145,12 @@ def summarise(figures: Figures, pairs: JudgedPairs, settings: Settings) -> dict[
     """
     sure = _sureness(settings)
     means = {name: bootstrap_mean(row, **sure) for name, row in figures.per_query.items()}
-    pooled = {
-        name: bootstrap_pooled(_weighed(one, pairs, figures.scores), pairs.query, **sure)
-        for name, one in _pooled(pairs).items()
-    }
+    grades = thresholds(pairs)
+
+    def all_pairs(times: Ints) -> dict[str, float]:
+        return pair_figures(pairs.grade, figures.scores, times, grades)
+
+    pooled = bootstrap_pooled(all_pairs, pairs.query, **sure)
     return {
         "per_query": {name: asdict(one) for name, one in means.items()},
         "pooled": {name: asdict(one) for name, one in pooled.items()},
@@ -172,19 +169,21 @@ def compare(
     """
     sure = _sureness(settings)
     swaps = _SWAPS if settings.resamples else 0
-    means, pooled = {}, {}
+    means = {}
     for name, ours in first.per_query.items():
         theirs = second.per_query[name]
         p = randomisation_p(ours, theirs, resamples=swaps, seed=settings.seed)
         means[name] = {**asdict(bootstrap_mean(ours - theirs, **sure)), "p": p}
-    for name, one in _pooled(pairs).items():
-        gap = partial(
-            _difference,
-            _weighed(one, pairs, first.scores),
-            _weighed(one, pairs, second.scores),
+    grades = thresholds(pairs)
+
+    def all_pairs(times: Ints) -> dict[str, float]:
+        ours, theirs = (
+            pair_figures(pairs.grade, one.scores, times, grades) for one in (first, second)
         )
-        pooled[name] = asdict(bootstrap_pooled(gap, pairs.query, **sure))
-    return {"per_query": means, "pooled": pooled}
+        return {name: ours[name] - theirs[name] for name in ours}
+
+    pooled = bootstrap_pooled(all_pairs, pairs.query, **sure)
+    return {"per_query": means, "pooled": {name: asdict(one) for name, one in pooled.items()}}
 
 
 def _sureness(settings: Settings) -> dict[str, Any]:
@@ -195,39 +194,14 @@ def _sureness(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _pooled(pairs: JudgedPairs) -> dict[str, Measure]:
-    grades = thresholds(pairs)
-    if not grades:
-        return {}
-    found: dict[str, Measure] = {f"ap_ge{grade}": average_precision(grade) for grade in grades}
-    return {**found, "ap_mean": mean_average_precision(grades), "spearman": spearman}
-
-
 def _pairs_per_query(pairs: JudgedPairs, scores: Floats) -> dict[str, Floats]:
-    measures = {name: one for name, one in _pooled(pairs).items() if name != "ap_mean"}
     order = np.argsort(pairs.query, kind="stable")
-    ends = np.cumsum(np.bincount(pairs.query))[:-1]
-    rows_of = np.split(order, ends)
-    return {
-        name: np.array(
-            [one(pairs.grade[rows], scores[rows], np.ones(len(rows), np.int64)) for rows in rows_of]
-        )
-        for name, one in measures.items()
-    }
-
-
-def _weighed(
-    one: Measure, pairs: JudgedPairs, scores: Floats
-) -> Callable[[npt.NDArray[np.int64]], float]:
-    return partial(one, pairs.grade, scores)
-
-
-def _difference(
-    first: Callable[[npt.NDArray[np.int64]], float],
-    second: Callable[[npt.NDArray[np.int64]], float],
-    times: npt.NDArray[np.int64],
-) -> float:
-    return first(times) - second(times)
+    grades = thresholds(pairs)
+    rows = [
+        pair_figures(pairs.grade[of_one], scores[of_one], np.ones(len(of_one), np.int64), grades)
+        for of_one in np.split(order, np.cumsum(np.bincount(pairs.query))[:-1])
+    ]
+    return {name: np.array([row[name] for row in rows]) for name in rows[0] if name != "ap_mean"}
 
 
 def _first(lists: list[dict[str, float]], k: int) -> list[list[str]]:
