@@ -82,7 +82,7 @@ class GradedMatryoshkaLoss(nn.Module):
     @property
     def temperature(self) -> float:
         """What it is now."""
-        return 1 / float(self.scale)
+        return 1 / float(self.scale.detach())
 
     def forward(
         self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None = None
