@@ -155,7 +155,7 @@ class DistinctBatches(DefaultBatchSampler):  # type: ignore[misc]  # sentence-tr
             self._grades,
             self.batch_size,
             recipe=self._recipe,
-            seed=int(mix(np.uint64([self._seed]), self.epoch)[0]),
+            seed=int(mix(np.array([self._seed], np.uint64), self.epoch)[0]),
             drop_last=self.drop_last,
         )
 
