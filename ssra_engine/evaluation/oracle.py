@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from ssra_engine.readers import find_sources, read, schema_metadata
 from ssra_engine.reasons import KEPT, reason_code
-from ssra_engine.simulate import oracle_grade
+from ssra_engine.simulate import SIMULATED, oracle_grade
 
-__all__ = ["STEPS", "agreement", "oracle_grades", "wilson"]
+__all__ = ["STEPS", "agreement", "oracle_grades", "read_facets", "wilson"]
 
 #: The samples, then what each filter leaves of them.
 STEPS = ("generated", "score filter", "pairwise filter", "kept")
@@ -39,6 +41,24 @@ def oracle_grades(samples: pa.Table, facets: Mapping[str, Mapping[str, Any]]) ->
             known[query, doc_id] = _UNPARSED if grade is None else grade
         grades[row] = known[query, doc_id]
     return grades
+
+
+def read_facets(inputs: Sequence[str], wanted: pa.Array) -> dict[str, dict[str, Any]]:
+    """Facets of those of the `wanted` doc_ids that are in simulated files."""
+    facets: dict[str, dict[str, Any]] = {}
+    for source in find_sources(inputs):
+        if SIMULATED not in schema_metadata(source):
+            continue
+        for rows in read(source, None):
+            doc_ids = rows.columns["doc_id"]
+            mine = pc.is_in(doc_ids, wanted)
+            pairs = zip(
+                doc_ids.filter(mine).to_pylist(),
+                rows.columns["facets"].filter(mine).to_pylist(),
+                strict=True,
+            )
+            facets.update(pairs)
+    return facets
 
 
 def agreement(

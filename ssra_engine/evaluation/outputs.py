@@ -58,6 +58,7 @@ class Outputs:
         config: of the run.
         inputs: files of its documents, as the run named them.
         fingerprint: of those files (`corpus.Corpus.fingerprint`).
+        engines: fingerprint of the models (`roles.Roles.fingerprint`).
         parts: rounds in order, then the final synthesis.
     """
 
@@ -65,6 +66,7 @@ class Outputs:
     config: Config
     inputs: tuple[str, ...]
     fingerprint: str
+    engines: str
     parts: tuple[Part, ...]
 
 
@@ -95,6 +97,7 @@ def open_outputs(folder: Path) -> Outputs:
         config,
         tuple(corpus.get("inputs", ())),
         manifest["fingerprint"]["inputs"],
+        manifest["fingerprint"]["engines"],
         tuple(parts),
     )
 

@@ -14,13 +14,11 @@ import pyarrow.compute as pc
 from ssra_engine.corpus import open_corpus
 from ssra_engine.errors import DataError, StoreError
 from ssra_engine.evaluation.diversity import diversity, words
-from ssra_engine.evaluation.oracle import agreement, oracle_grades
+from ssra_engine.evaluation.oracle import agreement, oracle_grades, read_facets
 from ssra_engine.evaluation.outputs import SAMPLES, Outputs, Part, open_outputs, read_samples
 from ssra_engine.keys import hash_strings, normalise
-from ssra_engine.readers import find_sources, read, schema_metadata
 from ssra_engine.reasons import KEPT
 from ssra_engine.schema import DOCUMENT_TEXT_COLUMNS, REASONS
-from ssra_engine.simulate import SIMULATED
 from ssra_engine.tally import describe
 
 __all__ = ["evaluate_samples"]
@@ -123,7 +121,7 @@ def _read_part(
 
 def _read_documents(outputs: Outputs, inputs: Sequence[str], wanted: pa.Array) -> _Documents:
     settings = outputs.config.input
-    known = _Documents({}, _read_facets(inputs, wanted))
+    known = _Documents({}, read_facets(inputs, wanted))
     corpus = open_corpus(inputs, limit=settings.limit, on_error=settings.on_error)
     for batch in corpus.batches():
         found = batch.filter(pc.is_in(batch.column("doc_id"), wanted))
@@ -131,24 +129,6 @@ def _read_documents(outputs: Outputs, inputs: Sequence[str], wanted: pa.Array) -
         pairs = zip(found.column("doc_id").to_pylist(), normalise(texts).to_pylist(), strict=True)
         known.words.update((doc_id, frozenset(words(text))) for doc_id, text in pairs)
     return known
-
-
-def _read_facets(inputs: Sequence[str], wanted: pa.Array) -> dict[str, dict[str, Any]]:
-    """Facets of the documents of simulated files, for the oracle."""
-    facets: dict[str, dict[str, Any]] = {}
-    for source in find_sources(inputs):
-        if SIMULATED not in schema_metadata(source):
-            continue
-        for rows in read(source, None):
-            doc_ids = rows.columns["doc_id"]
-            mine = pc.is_in(doc_ids, wanted)
-            pairs = zip(
-                doc_ids.filter(mine).to_pylist(),
-                rows.columns["facets"].filter(mine).to_pylist(),
-                strict=True,
-            )
-            facets.update(pairs)
-    return facets
 
 
 def _diversity(
