@@ -14,6 +14,8 @@ from typing import Any
 import click
 
 from ssra_engine import __version__
+from ssra_engine.commands.accept import accept
+from ssra_engine.commands.audit import audit
 from ssra_engine.commands.build import build
 from ssra_engine.commands.doctor import doctor
 from ssra_engine.commands.evaluate import evaluate
@@ -103,7 +105,7 @@ def main(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for _command in (simulate, build, run, evaluate, inspect, doctor):
+for _command in (simulate, build, run, audit, accept, evaluate, inspect, doctor):
     main.add_command(_command)
 
 if __name__ == "__main__":

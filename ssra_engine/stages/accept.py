@@ -21,13 +21,23 @@ from scipy.stats import hypergeom
 
 from ssra_engine.keys import mix
 
-__all__ = ["Choice", "choose", "compete", "estimate", "fewest_right", "p_values", "surest"]
+__all__ = [
+    "Choice",
+    "Estimate",
+    "choose",
+    "compete",
+    "estimate",
+    "fewest_right",
+    "p_values",
+    "surest",
+]
 
 # Each threshold accepts this share of what the next laxer one does.
 _STEP = 0.9
 
-# The strictest threshold keeps so many audited samples that at the precision asked for about this
-# many of them would be wrong. With fewer, one unlucky label ends the sequence before it has begun.
+# The strictest threshold tested has so many audited samples above it that at the precision asked
+# for about this many of them would be wrong, and never fewer than `_FEWEST_AUDITED`. With fewer,
+# one unlucky label ends the sequence before it has begun.
 _EXPECTED_WRONG = 10
 _FEWEST_AUDITED = 100
 
@@ -58,6 +68,21 @@ class Choice:
     reachable: float | None = None
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """A threshold of one target grade from judged pairs alone.
+
+    Attributes:
+        threshold: None where no 20 judged pairs or more, from the surest on, reach the precision.
+        judged: pairs at or above the threshold; without one, above that of the highest precision.
+        right: those of them judged to have the target grade.
+    """
+
+    threshold: float | None
+    judged: int
+    right: int
+
+
 def choose(
     confidence: np.ndarray,
     audited: np.ndarray,
@@ -85,7 +110,7 @@ def choose(
     good = np.cumsum((audited & right)[order])[size - 1]
     if not len(size) or count[-1] == 0:
         return Choice(None, len(confidence), 0, 0, 0, 0.0)
-    wanted = max(_FEWEST_AUDITED, math.ceil(_EXPECTED_WRONG / (1 - min_precision)))
+    wanted = max(_FEWEST_AUDITED, round(_EXPECTED_WRONG / (1 - min_precision)))
     start = min(int(np.searchsorted(count, wanted)), len(size) - 1)
     passed = p_values(size, count, good, min_precision)[start:] <= risk
     steps = len(passed) if passed.all() else int(np.argmin(passed))
@@ -139,7 +164,7 @@ def fewest_right(size: int, audited: int, right: int, risk: float) -> int:
     return low
 
 
-def estimate(confidence: np.ndarray, right: np.ndarray, min_precision: float) -> float | None:
+def estimate(confidence: np.ndarray, right: np.ndarray, min_precision: float) -> Estimate:
     """The lowest threshold at which judged pairs reach a precision: an estimate, not a promise.
 
     Judged pairs have another mix of grades and queries than generated ones, and the best of many
@@ -149,17 +174,18 @@ def estimate(confidence: np.ndarray, right: np.ndarray, min_precision: float) ->
         confidence: the score model's probability of the target for each judged pair, float[N].
         right: whether the pair was judged to have the target grade, bool[N].
         min_precision: between 0 and 1.
-
-    Returns:
-        None where no 20 judged pairs or more, from the surest on, reach it.
     """
     order = np.argsort(-confidence, kind="stable")
-    ordered = confidence[order]
-    share = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
-    last_of_equals = np.append(ordered[1:] != ordered[:-1], True)[: len(order)]
-    reached = last_of_equals & (share >= min_precision)
-    reached[: _FEWEST_JUDGED - 1] = False
-    return float(ordered[np.flatnonzero(reached)[-1]]) if reached.any() else None
+    ordered, good = confidence[order], np.cumsum(right[order])
+    share = good / np.arange(1, len(order) + 1)
+    usable = np.append(ordered[1:] != ordered[:-1], True)[: len(order)]
+    usable[: _FEWEST_JUDGED - 1] = False
+    if not usable.any():
+        return Estimate(None, len(order), int(right.sum()))
+    reached = np.flatnonzero(usable & (share >= min_precision))
+    at = reached[-1] if len(reached) else np.argmax(np.where(usable, share, -1.0))
+    threshold = float(ordered[at]) if len(reached) else None
+    return Estimate(threshold, int(at) + 1, int(good[at]))
 
 
 def compete(
