@@ -61,9 +61,9 @@ def accept_audited(
 
     Returns:
         the report, plain JSON values. Of each target: threshold (null where refused), reachable
-        (precision, where refused), population, kept (those of it that the run kept), audited and
-        right (labels in all), of_audited and of_right (labels at or above the threshold), accepted
-        (rows written).
+        and reachable_at (a precision that can be had and its threshold, where refused), population,
+        kept (those of it that the run kept), audited and right (labels in all), of_audited and
+        of_right (labels at or above the threshold, or reachable_at), accepted (rows written).
 
     Raises:
         StoreError: the run has not ended, or `output` is there or cannot be written.
@@ -85,6 +85,7 @@ def accept_audited(
         grades[str(target)] = {
             "threshold": choice.threshold,
             "reachable": choice.reachable,
+            "reachable_at": choice.reachable_at,
             "population": choice.population,
             "audited": int(labels.audited[rows].sum()),
             "right": int(labels.right[rows].sum()),

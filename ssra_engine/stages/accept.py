@@ -3,9 +3,11 @@
 A sample is accepted where the score model's probability of its target (`confidence`) reaches a
 threshold. The threshold is chosen by learn-then-test (Angelopoulos et al., arXiv 2110.01052): some
 thresholds, fixed before any label is seen, are tested from the strictest to the laxest, each for
-"too few of the samples at or above it have the target as their true grade", and the first that
-cannot be ruled out ends it (fixed sequence testing). Among these hypotheses one is the first that
-is true; to go wrong is to rule it out, so all the tests together are wrong no oftener than one.
+"too few of the samples at or above it have the target as their true grade", and the laxest for
+which that is ruled out is taken. The tests share one risk by the fallback procedure (Wiens,
+Pharmaceutical Statistics 2003), which is fixed sequence testing with several starts: each start
+brings a share of the risk, a test that succeeds hands on what it had, a test that fails loses it.
+So the probability that any threshold is wrongly let pass is the risk at most.
 
 The samples are finite in number and audited without replacement, so the test is the
 hypergeometric one, whose limit for a small share of audited samples is the binomial test.
@@ -35,11 +37,16 @@ __all__ = [
 # Each threshold accepts this share of what the next laxer one does.
 _STEP = 0.9
 
-# The strictest threshold tested has so many audited samples above it that at the precision asked
-# for about this many of them would be wrong, and never fewer than `_FEWEST_AUDITED`. With fewer,
-# one unlucky label ends the sequence before it has begun.
+# The first start has so many audited samples at or above it that at the precision asked for about
+# this many would be wrong, and no fewer than `_FEWEST_AUDITED`; each further start has twice as
+# many. With few labels one unlucky one ends a sequence before it has begun; with many, a set is
+# large, and few thresholds are left.
 _EXPECTED_WRONG = 10
 _FEWEST_AUDITED = 100
+
+# Of the risk, each start brings this share of what the start before it brought. The later ones are
+# for score models that order samples badly, where only the whole is large enough to be sure of.
+_NEXT_START = 0.5
 
 # An estimate looks at no fewer judged pairs.
 _FEWEST_JUDGED = 20
@@ -53,11 +60,11 @@ class Choice:
         threshold: least confidence of an accepted sample; None where it is refused.
         population: samples chosen from.
         accepted: samples at or above the threshold, audited ones counted.
-        audited: those of them that were audited; of a refusal, of the strictest threshold tested.
+        audited: those of them that were audited; of a refusal, of `reachable_at`.
         right: those of the audited whose label is the target.
-        reachable: of a refusal, a precision that the samples at or above the strictest threshold
-            have with the probability asked for. It and the promise share one risk: whichever is
-            told is wrong with no more than the probability that was allowed.
+        reachable: of a refusal, a precision that can be had. It and the promise share one risk:
+            whichever is told is wrong with no more than the probability that was allowed.
+        reachable_at: the threshold that has it; None without samples or labels.
     """
 
     threshold: float | None
@@ -66,6 +73,7 @@ class Choice:
     audited: int
     right: int
     reachable: float | None = None
+    reachable_at: float | None = None
 
 
 @dataclass(frozen=True)
@@ -91,7 +99,7 @@ def choose(
     min_precision: float,
     risk: float,
 ) -> Choice:
-    """The laxest threshold whose precision is sure, among those that fixed sequence testing passes.
+    """The laxest threshold that the tests let pass.
 
     Args:
         confidence: of every sample of one target, float[N].
@@ -110,15 +118,22 @@ def choose(
     good = np.cumsum((audited & right)[order])[size - 1]
     if not len(size) or count[-1] == 0:
         return Choice(None, len(confidence), 0, 0, 0, 0.0)
-    wanted = max(_FEWEST_AUDITED, round(_EXPECTED_WRONG / (1 - min_precision)))
-    start = min(int(np.searchsorted(count, wanted)), len(size) - 1)
-    passed = p_values(size, count, good, min_precision)[start:] <= risk
-    steps = len(passed) if passed.all() else int(np.argmin(passed))
-    at = start + max(steps - 1, 0)
-    found = (len(confidence), int(size[at]), int(count[at]), int(good[at]))
-    if steps:
-        return Choice(float(threshold[at]), *found)
-    return Choice(None, found[0], 0, found[2], found[3], _sure(*found[1:], risk))
+    starts = _starts(count, min_precision)
+    brought = np.zeros(len(size))
+    shares = _NEXT_START ** np.arange(len(starts))
+    brought[starts] = risk * shares / shares.sum()
+    p = np.ones(len(size))
+    tested = slice(starts[0], None)
+    p[tested] = p_values(size[tested], count[tested], good[tested], min_precision)
+    passed = np.flatnonzero(_fallback(p, brought))
+    if len(passed):
+        at = passed[-1]
+        found = (int(size[at]), int(count[at]), int(good[at]))
+        return Choice(float(threshold[at]), len(confidence), *found)
+    sure = [_sure(int(size[s]), int(count[s]), int(good[s]), brought[s]) for s in starts]
+    at = starts[int(np.argmax(sure))]
+    labels = (int(count[at]), int(good[at]))
+    return Choice(None, len(confidence), 0, *labels, max(sure), float(threshold[at]))
 
 
 def p_values(
@@ -251,6 +266,32 @@ def _steps(confidence: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     threshold = np.unique(ordered[wanted - 1])[::-1]
     size = np.searchsorted(-ordered, -threshold, side="right")
     return size, threshold
+
+
+def _starts(audited: np.ndarray, min_precision: float) -> np.ndarray:
+    """Steps at which a sequence of tests starts, by how many audited samples each step has."""
+    wanted = max(_FEWEST_AUDITED, round(_EXPECTED_WRONG / (1 - min_precision)))
+    counts = []
+    while wanted <= audited[-1]:
+        counts.append(wanted)
+        wanted *= 2
+    return np.unique(np.searchsorted(audited, counts or [audited[-1]]))
+
+
+def _fallback(p: np.ndarray, brought: np.ndarray) -> np.ndarray:
+    """Which hypotheses, tested in order, the fallback procedure rules out, bool[len(p)].
+
+    Args:
+        p: p-value of each, float[S].
+        brought: risk that each brings, float[S].
+    """
+    out, held = np.zeros(len(p), bool), 0.0
+    for step, (value, more) in enumerate(zip(p.tolist(), brought.tolist(), strict=True)):
+        held += more
+        out[step] = held > 0 and value <= held
+        if not out[step]:
+            held = 0.0
+    return out
 
 
 def _at_least(number: np.ndarray) -> np.ndarray:
