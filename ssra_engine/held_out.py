@@ -64,8 +64,9 @@ def score_judgments(
 
 def _roles(outputs: Outputs, engines: str | Path) -> Roles:
     config = outputs.config
-    if config.engine.backend == "fake" and outputs.engines == "fake":
-        return fake_roles(config.grades, config.filter.comparator)
+    fake = fake_roles(config.grades, config.filter.comparator)
+    if outputs.engines == fake.fingerprint:
+        return fake
     roles = open_roles(engines, config)
     if roles.fingerprint != outputs.engines:
         raise EngineError(
