@@ -112,7 +112,7 @@ def test_mining(
 
     search, whole = ratios(times)
     promised = (3.3, 3.0) if full else (2.3, 1.8)
-    if ours.isa != "vnni":
+    if ours.isa not in ("bf16", "vnni"):
         promised = (1.2, 1.0) if ours.isa == "avx2" else (0.0, 0.0)
     name = f"{kind} {q} x {n} x {d}, {threads} thread(s), {ours.isa}"
     record(

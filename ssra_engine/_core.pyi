@@ -19,6 +19,7 @@ def graded_infonce(
     temperature: float,
     self_contrast: bool,
     false_negative_margin: float,
+    products: str,
     gradients: bool,
     threads: int,
 ) -> tuple[float, npt.NDArray[np.float32], npt.NDArray[np.float32], float]: ...

@@ -1,5 +1,7 @@
 #include <pybind11/stl.h>
 
+#include <string_view>
+
 #include "bindings/arrays.h"
 #include "bindings/register.h"
 #include "kernels/loss.h"
@@ -12,7 +14,10 @@ namespace {
 
 py::tuple infonce(const Array<float>& queries, const Array<float>& candidates,
                   const Array<float>& grades, const std::vector<int64_t>& dims, double temperature,
-                  bool self_contrast, double false_negative_margin, bool gradients, int threads) {
+                  bool self_contrast, double false_negative_margin, std::string_view products,
+                  bool gradients, int threads) {
+  require(products == "float32" || products == "bfloat16", "products is '", products,
+          "', it must be 'float32' or 'bfloat16'");
   const LossArguments arguments{
       .queries = matrix(queries, "queries"),
       .candidates = matrix(candidates, "candidates"),
@@ -21,6 +26,7 @@ py::tuple infonce(const Array<float>& queries, const Array<float>& candidates,
       .temperature = temperature,
       .self_contrast = self_contrast,
       .false_negative_margin = false_negative_margin,
+      .products = products == "float32" ? Products::kFloat32 : Products::kBfloat16,
       .gradients = gradients,
       .threads = threads,
   };
@@ -48,7 +54,7 @@ void register_loss(py::module_& module) {
   module.def("graded_infonce", &infonce, py::arg("queries").noconvert(),
              py::arg("candidates").noconvert(), py::arg("grades").noconvert(), py::arg("dims"),
              py::arg("temperature"), py::arg("self_contrast"), py::arg("false_negative_margin"),
-             py::arg("gradients"), py::arg("threads"));
+             py::arg("products"), py::arg("gradients"), py::arg("threads"));
 }
 
 }  // namespace ssra

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include "support/parallel.h"
 
@@ -11,7 +12,21 @@ namespace ssra {
 namespace {
 
 constexpr int64_t kColumnsPerTask = 768;  // 16 panels
-constexpr int64_t kDepth = 1024;          // columns whose strip stays in cache while rows pass
+constexpr int64_t kDepth = 1024;          // steps whose strip stays in cache while rows pass
+
+template <class Factor>
+void multiply_tile(const Isa& isa, const ProductTile<Factor>& tile) {
+  if constexpr (kIsRounded<Factor>)
+    isa.multiply_pairs(tile);
+  else
+    isa.multiply(tile);
+}
+
+template <class T>
+void grow(std::vector<T>& values, int64_t size) {
+  if (values.size() < static_cast<size_t>(size))
+    values.resize(static_cast<size_t>(size));
+}
 
 int64_t tasks_of(int64_t count, int64_t per_task) {
   return (count + per_task - 1) / per_task;
@@ -30,9 +45,10 @@ Anchors::Anchors(int64_t count, int64_t levels)
   pulls_.resize(size);
 }
 
-ContrastBlock::ContrastBlock(const Contrast& contrast, int64_t first_row)
+template <class Factor>
+ContrastBlock<Factor>::ContrastBlock(const Contrast<Factor>& contrast, int64_t first_row)
     : contrast_(contrast),
-      block_(contrast.rows.vectors(), contrast.strips, first_row,
+      block_(contrast.rows.vectors(), contrast.dims, contrast.strips, first_row,
              std::min(kRows, contrast.anchors.count() - first_row)),
       first_column_(contrast.pairs == Pairs::kSymmetric ? first_row : 0),
       width_(tasks_of(contrast.column_count, kPanel) * kPanel - first_column_),
@@ -42,37 +58,41 @@ ContrastBlock::ContrastBlock(const Contrast& contrast, int64_t first_row)
   const int64_t rows = block_.tiles() * kQueryTile;
   const int64_t size =
       (contrast.anchors.levels() * block_.count() + rows - block_.count()) * stride_;
-  if (contrast.cosines.size() < static_cast<size_t>(size))
-    contrast.cosines.resize(static_cast<size_t>(size));
+  grow(contrast.workspace.cosines, size);
   multiply();
   scale();
 }
 
 // Products at all levels in one go: each level goes on from the sums of the one before.
-void ContrastBlock::multiply() {
+template <class Factor>
+void ContrastBlock<Factor>::multiply() {
   const int64_t first_panel = first_column_ / kPanel;
   parallel_for(width_ / kPanel, contrast_.threads, [&](int64_t p) {
-    const float* panel = contrast_.columns.panel(first_panel + p);
     for (int64_t t = 0; t < block_.tiles(); ++t) {
       const float* before = nullptr;
-      int64_t begin = 0;
       for (int64_t level = 0; level < contrast_.anchors.levels(); ++level) {
-        const int64_t end = contrast_.dims[static_cast<size_t>(level)];
-        const int64_t rows = std::min(kQueryTile, block_.count() - t * kQueryTile);
         float* out = cosines(level) + t * kQueryTile * stride_ + p * kPanel;
-        contrast_.isa.multiply({.a = block_.tile(t) + begin * kQueryTile,
-                                .a_row = 1,
-                                .a_step = kQueryTile,
-                                .b = panel + begin * kPanel,
-                                .b_step = kPanel,
-                                .steps = end - begin,
-                                .init = before,
-                                .out = out,
-                                .out_row = stride_,
-                                .rows = rows,
-                                .width = kPanel});
+        const auto add = [&]<class F>(const PackedColumns<F>& rows,
+                                      const PackedColumns<F>& columns) {
+          multiply_tile(
+              contrast_.isa,
+              ProductTile<F>{.a = rows.at(t, level),
+                             .a_row = 1,
+                             .a_step = kQueryTile,
+                             .b = columns.at(first_panel + p, level),
+                             .b_step = kPanel,
+                             .steps = rows.steps(level),
+                             .init = before,
+                             .out = out,
+                             .out_row = stride_,
+                             .rows = std::min(kQueryTile, block_.count() - t * kQueryTile),
+                             .width = kPanel});
+        };
+        if (block_.exact().holds(level))
+          add(block_.exact(), contrast_.columns.exact());
+        else
+          add(block_.columns(), contrast_.columns.columns());
         before = out;
-        begin = end;
       }
     }
   });
@@ -80,7 +100,8 @@ void ContrastBlock::multiply() {
 
 // Products to cosines. The pair of a vector with itself, or with its positive, is taken out: the
 // positive has its own place.
-void ContrastBlock::scale() {
+template <class Factor>
+void ContrastBlock<Factor>::scale() {
   const int64_t columns = contrast_.column_count - first_column_;
   parallel_for(block_.count(), contrast_.threads, [&](int64_t i) {
     for (int64_t level = 0; level < contrast_.anchors.levels(); ++level) {
@@ -93,7 +114,8 @@ void ContrastBlock::scale() {
   });
 }
 
-void ContrastBlock::add_to_sums() {
+template <class Factor>
+void ContrastBlock<Factor>::add_to_sums() {
   Anchors& anchors = contrast_.anchors;
   parallel_for(block_.count(), contrast_.threads, [&](int64_t i) {
     const int64_t anchor = block_.first() + i;
@@ -113,11 +135,14 @@ void ContrastBlock::add_to_sums() {
   });
 }
 
-double ContrastBlock::add_gradients(const Matrix<float>& row_gradient,
-                                    const Matrix<float>& column_gradient) {
+template <class Factor>
+double ContrastBlock<Factor>::add_gradients(const Matrix<float>& row_gradient,
+                                            const Matrix<float>& column_gradient) {
   double total = weigh();
   if (contrast_.pairs == Pairs::kCandidates)
-    total += weigh_positives();
+    total += pull_positives(row_gradient, column_gradient);
+  if constexpr (kIsRounded<Factor>)
+    round_weights();
   add_row_gradient(row_gradient);
   add_column_gradient(column_gradient);
   return total;
@@ -125,7 +150,8 @@ double ContrastBlock::add_gradients(const Matrix<float>& row_gradient,
 
 // Columns are shared out among threads, so that each sum by column has one owner; sums by row are
 // gathered afterwards, in order.
-double ContrastBlock::weigh() {
+template <class Factor>
+double ContrastBlock<Factor>::weigh() {
   Anchors& anchors = contrast_.anchors;
   const int64_t levels = anchors.levels();
   // The block's own square, then what lies beyond it.
@@ -179,41 +205,96 @@ double ContrastBlock::weigh() {
   return total;
 }
 
-// The positive's term in the denominator, less the numerator.
-double ContrastBlock::weigh_positives() {
+// The positive's term in the denominator, less the numerator: by far the largest weight of a row,
+// so its products are never rounded.
+template <class Factor>
+double ContrastBlock<Factor>::pull_positives(const Matrix<float>& row_gradient,
+                                             const Matrix<float>& column_gradient) {
   Anchors& anchors = contrast_.anchors;
-  double total = 0;
-  for (int64_t i = 0; i < block_.count(); ++i) {
+  std::vector<double> totals(static_cast<size_t>(block_.count()));
+  parallel_for(block_.count(), contrast_.threads, [&](int64_t i) {
     const int64_t anchor = block_.first() + i;
+    const float* row = contrast_.rows.vectors().row(anchor);
+    const float* column = contrast_.columns.vectors().row(anchor);
+    float* for_row = row_gradient.row(anchor);
+    float* for_column = column_gradient.row(anchor);
     float weight = 0;
     for (int64_t level = anchors.levels() - 1; level >= 0; --level) {
       const float cosine = anchors.positives(level)[anchor];
-      const float of_level = anchors.pulls(level)[anchor];
+      const float pull = anchors.pulls(level)[anchor];
       weight +=
-          of_level * contrast_.rows.scales(level)[anchor] * contrast_.columns.scales(level)[anchor];
-      cosines(level)[i * stride_ + own_column(i)] = weight;
-      contrast_.rows.dots(level)[anchor] += of_level * cosine;
-      contrast_.columns.dots(level)[anchor] += of_level * cosine;
-      total += static_cast<double>(of_level * cosine);
+          pull * contrast_.rows.scales(level)[anchor] * contrast_.columns.scales(level)[anchor];
+      contrast_.rows.dots(level)[anchor] += pull * cosine;
+      contrast_.columns.dots(level)[anchor] += pull * cosine;
+      totals[static_cast<size_t>(i)] += static_cast<double>(pull * cosine);
+      const int64_t end = contrast_.dims[static_cast<size_t>(level)];
+      for (int64_t j = level == 0 ? 0 : contrast_.dims[static_cast<size_t>(level - 1)]; j < end;
+           ++j) {
+        for_row[j] += weight * column[j];
+        for_column[j] += weight * row[j];
+      }
     }
-  }
-  return total;
+  });
+  return std::accumulate(totals.begin(), totals.end(), 0.0);
 }
 
-void ContrastBlock::add_row_gradient(const Matrix<float>& gradient) {
+template <class Factor>
+Factor* ContrastBlock<Factor>::weights_by_row(int64_t level) {
+  if constexpr (kIsRounded<Factor>)
+    return contrast_.workspace.by_row.data() + level * block_.count() * steps_of<Factor>(stride_);
+  else
+    return cosines(level);
+}
+
+template <class Factor>
+Factor* ContrastBlock<Factor>::weights_by_column(int64_t level) {
+  if constexpr (kIsRounded<Factor>)
+    return contrast_.workspace.by_column.data() +
+           level * steps_of<Factor>(block_.count()) * stride_;
+  else
+    return cosines(level);
+}
+
+template <class Factor>
+void ContrastBlock<Factor>::round_weights()
+  requires kIsRounded<Factor>
+{
+  const int64_t levels = contrast_.anchors.levels();
+  const int64_t row_steps = steps_of<Factor>(stride_);
+  const int64_t pairs = steps_of<Factor>(block_.count());
+  grow(contrast_.workspace.by_row, (levels * block_.count() + kQueryTile) * row_steps);
+  grow(contrast_.workspace.by_column, levels * pairs * stride_);
+  parallel_for(pairs, contrast_.threads, [&](int64_t pair) {
+    for (int64_t level = 0; level < levels; ++level) {
+      const float* first = cosines(level) + 2 * pair * stride_;
+      const float* second = 2 * pair + 1 < block_.count() ? first + stride_ : nullptr;
+      Factor* by_row = weights_by_row(level) + 2 * pair * row_steps;
+      contrast_.isa.round_rows(first, second, width_, by_row, by_row + row_steps,
+                               weights_by_column(level) + pair * stride_);
+    }
+  });
+}
+
+template <class Factor>
+void ContrastBlock<Factor>::add_row_gradient(const Matrix<float>& gradient) {
+  const int64_t row_steps = steps_of<Factor>(stride_);
   parallel_for(static_cast<int64_t>(contrast_.strips.size()), contrast_.threads, [&](int64_t s) {
     const Strip& strip = contrast_.strips[static_cast<size_t>(s)];
-    const float* vectors =
-        contrast_.columns.strip(static_cast<size_t>(s)) + first_column_ * strip.padded;
-    for (int64_t begin = 0; begin < width_; begin += kDepth)
+    const Factor* weights = weights_by_row(strip.level);
+    const Factor* vectors = contrast_.columns.strip(static_cast<size_t>(s)) +
+                            steps_of<Factor>(first_column_) * strip.padded;
+    const int64_t steps = steps_of<Factor>(width_);
+    for (int64_t begin = 0; begin < steps; begin += kDepth)
       for (int64_t t = 0; t < block_.tiles(); ++t) {
         float* out = gradient.row(block_.first() + t * kQueryTile) + strip.begin;
-        contrast_.isa.multiply({.a = cosines(strip.level) + t * kQueryTile * stride_ + begin,
-                                .a_row = stride_,
+        multiply_tile(
+            contrast_.isa,
+            ProductTile<Factor>{.a = weights + t * kQueryTile * row_steps + begin,
+                                .a_row = row_steps,
                                 .a_step = 1,
                                 .b = vectors + begin * strip.padded,
                                 .b_step = strip.padded,
-                                .steps = std::min(kDepth, width_ - begin),
+                                .steps = std::min(kDepth, steps - begin),
                                 .init = out,
                                 .out = out,
                                 .out_row = gradient.stride,
@@ -223,28 +304,34 @@ void ContrastBlock::add_row_gradient(const Matrix<float>& gradient) {
   });
 }
 
-void ContrastBlock::add_column_gradient(const Matrix<float>& gradient) {
+template <class Factor>
+void ContrastBlock<Factor>::add_column_gradient(const Matrix<float>& gradient) {
   const int64_t columns = contrast_.column_count - first_column_;
   parallel_for(tasks_of(columns, kColumnsPerTask), contrast_.threads, [&](int64_t task) {
     const int64_t end = std::min(columns, (task + 1) * kColumnsPerTask);
-    for (size_t s = 0; s < contrast_.strips.size(); ++s) {
-      const Strip& strip = contrast_.strips[s];
-      for (int64_t column = task * kColumnsPerTask; column < end; column += kQueryTile) {
+    // Strips within columns: the gradient, too large for any cache, is walked row by row.
+    for (int64_t column = task * kColumnsPerTask; column < end; column += kQueryTile) {
+      for (size_t s = 0; s < contrast_.strips.size(); ++s) {
+        const Strip& strip = contrast_.strips[s];
+        const Factor* weights = weights_by_column(strip.level);
         float* out = gradient.row(first_column_ + column) + strip.begin;
-        contrast_.isa.multiply({.a = cosines(strip.level) + column,
-                                .a_row = 1,
-                                .a_step = stride_,
-                                .b = block_.strip(s),
-                                .b_step = strip.padded,
-                                .steps = block_.count(),
-                                .init = out,
-                                .out = out,
-                                .out_row = gradient.stride,
-                                .rows = std::min(kQueryTile, end - column),
-                                .width = strip.width});
+        multiply_tile(contrast_.isa, ProductTile<Factor>{.a = weights + column,
+                                                         .a_row = 1,
+                                                         .a_step = stride_,
+                                                         .b = block_.strip(s),
+                                                         .b_step = strip.padded,
+                                                         .steps = steps_of<Factor>(block_.count()),
+                                                         .init = out,
+                                                         .out = out,
+                                                         .out_row = gradient.stride,
+                                                         .rows = std::min(kQueryTile, end - column),
+                                                         .width = strip.width});
       }
     }
   });
 }
+
+template class ContrastBlock<float>;
+template class ContrastBlock<Bfloat16x2>;
 
 }  // namespace ssra

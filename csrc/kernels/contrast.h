@@ -46,26 +46,41 @@ enum class Pairs {
   kSymmetric,   // vectors of the anchors against each other: only columns from the block on
 };
 
-// Everything a pass over blocks works with.
+// Weights that are floats are multiplied where they are; others are rounded first.
+template <class Factor>
+constexpr bool kIsRounded = kTerms<Factor> > 1;
+
+// Room for the block at hand, grown as blocks need it.
+template <class Factor>
+struct Workspace {
+  std::vector<float> cosines;  // [level][row][column]
+  // Rounded weights: [level][row][step over columns], [level][step over rows][column].
+  std::vector<Factor> by_row;
+  std::vector<Factor> by_column;
+};
+
+// Everything a pass over blocks works with. Products are made of factors.
+template <class Factor>
 struct Contrast {
   const Isa& isa;
   Anchors& anchors;
-  PackedVectors& rows;
-  PackedVectors& columns;
+  PackedVectors<Factor>& rows;
+  PackedVectors<Factor>& columns;
   std::span<const int64_t> dims;
   std::span<const Strip> strips;
   Pairs pairs;
   int64_t column_count;  // the first of the columns, which take part
   float inverse_temperature;
   int threads;
-  std::vector<float>& cosines;  // [level][row][column] of the block at hand
+  Workspace<Factor>& workspace;
 };
 
+template <class Factor>
 class ContrastBlock {
  public:
   static constexpr int64_t kRows = 96;  // a multiple of a panel
 
-  ContrastBlock(const Contrast& contrast, int64_t first_row);
+  ContrastBlock(const Contrast<Factor>& contrast, int64_t first_row);
 
   // Adds to the anchors' sums: those of the rows, and, where pairs are symmetric, of the columns.
   void add_to_sums();
@@ -75,19 +90,24 @@ class ContrastBlock {
 
  private:
   float* cosines(int64_t level) {
-    return contrast_.cosines.data() + level * block_.count() * stride_;
+    return contrast_.workspace.cosines.data() + level * block_.count() * stride_;
   }
+  // The weights of a level as left sides of products over columns and over rows.
+  Factor* weights_by_row(int64_t level);
+  Factor* weights_by_column(int64_t level);
   int64_t own_column(int64_t row) const { return block_.first() + row - first_column_; }
 
   void multiply();
   void scale();
   double weigh();
-  double weigh_positives();
+  double pull_positives(const Matrix<float>& row_gradient, const Matrix<float>& column_gradient);
+  void round_weights()
+    requires kIsRounded<Factor>;
   void add_row_gradient(const Matrix<float>& gradient);
   void add_column_gradient(const Matrix<float>& gradient);
 
-  const Contrast& contrast_;
-  RowBlock block_;
+  const Contrast<Factor>& contrast_;
+  RowBlock<Factor> block_;
   int64_t first_column_;
   int64_t width_;     // columns, padded
   int64_t stride_;    // from one row of cosines to the next

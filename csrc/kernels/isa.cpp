@@ -12,10 +12,13 @@ namespace {
 
 bool runs_here(const Isa& isa) {
 #if defined(__x86_64__)
+  const bool has_vnni = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+                        __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("fma");
+  if (&isa == &kIsaBf16)
+    return has_vnni && __builtin_cpu_supports("avx512bf16");
   if (&isa == &kIsaVnni)
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("fma");
+    return has_vnni;
   if (&isa == &kIsaAvx2)
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #endif
@@ -27,7 +30,7 @@ bool runs_here(const Isa& isa) {
 std::vector<const Isa*> available_isas() {
   std::vector<const Isa*> available;
 #if defined(__x86_64__)
-  for (const Isa* isa : {&kIsaVnni, &kIsaAvx2})
+  for (const Isa* isa : {&kIsaBf16, &kIsaVnni, &kIsaAvx2})
     if (runs_here(*isa))
       available.push_back(isa);
 #endif
@@ -45,7 +48,7 @@ const Isa& choose_isa() {
       return *isa;
   std::string names;
   for (const Isa* isa : available)
-    names += (names.empty() ? "" : ", ") + std::string(isa->name);
+    names.append(names.empty() ? "" : ", ").append(isa->name);
   require(false, "SSRA_ISA is '", forced, "'; this processor has: ", names);
   return kIsaPortable;
 }

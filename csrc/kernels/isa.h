@@ -30,14 +30,27 @@ struct Hits {
   alignas(64) float values[kQueryTile][kPanel];
 };
 
+// Two neighbouring terms of a sum, rounded to bfloat16.
+struct Bfloat16x2 {
+  uint16_t terms[2];
+};
+
+// How many terms of a sum of products a factor stands for.
+template <class Factor>
+constexpr int64_t kTerms = 1;
+template <>
+inline constexpr int64_t kTerms<Bfloat16x2> = 2;
+
 // out[i][j] = init[i][j] + sum over k of a[i * a_row + k * a_step] * b[k * b_step + j], for the
 // first `rows` of 8 and `width` of 48 columns. All of the 8 rows of a, and b up to a multiple of 16
-// columns, must be there. Without init it starts from zero.
+// columns, must be there. Without init it starts from zero. Factors are floats, or pairs whose
+// terms are multiplied one by one; sums are floats.
+template <class Factor>
 struct ProductTile {
-  const float* a;
+  const Factor* a;
   int64_t a_row;
   int64_t a_step;
-  const float* b;
+  const Factor* b;
   int64_t b_step;
   int64_t steps;
   const float* init;
@@ -102,7 +115,8 @@ struct Isa {
                  const int8_t* queries, const int32_t* corrections, int64_t groups,
                  const float* low, const float* high, Hits& hits);
 
-  void (*multiply)(const ProductTile& tile);
+  void (*multiply)(const ProductTile<float>& tile);
+  void (*multiply_pairs)(const ProductTile<Bfloat16x2>& tile);
 
   // The rest is about rows of cosines, `n` of them, a multiple of 16.
   // products[j] *= row_scale * column_scales[j]
@@ -121,11 +135,16 @@ struct Isa {
   // Replaces the cosines of each level by the sum over this and all higher levels of
   // weight * row_scale * column_scale: what the columns of this level weigh in the gradient.
   void (*weigh_row)(PairRow& row, int64_t n);
+
+  // Rounds two rows of weights to bfloat16, in pairs of neighbours in a row and in pairs of
+  // neighbours in a column. Where there is no second row, it counts as zeros in the latter.
+  void (*round_rows)(const float* first, const float* second, int64_t n, Bfloat16x2* of_first,
+                     Bfloat16x2* of_second, Bfloat16x2* of_columns);
 };
 
 // The best set that this processor has, or the one named by the environment variable SSRA_ISA
-// (vnni, avx2, portable), read at each call. Throws std::invalid_argument where there is no such
-// set or the processor lacks it.
+// (bf16, vnni, avx2, portable), read at each call. Throws std::invalid_argument where there is no
+// such set or the processor lacks it.
 const Isa& choose_isa();
 
 // The sets that this processor can run, best first.
@@ -135,6 +154,7 @@ extern const Isa kIsaPortable;
 #if defined(__x86_64__)
 extern const Isa kIsaAvx2;
 extern const Isa kIsaVnni;
+extern const Isa kIsaBf16;
 #endif
 
 }  // namespace ssra

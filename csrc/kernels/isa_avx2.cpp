@@ -71,7 +71,7 @@ void screen(const uint8_t* panel, const float* scales, const float* shifts, cons
 constexpr int64_t kProductRows = 4;      // of 8
 constexpr int64_t kProductColumns = 24;  // of 48: twelve sums, three registers of b, one of a
 
-void multiply_part(const ProductTile& tile, const float* a, const float* b, float* out) {
+void multiply_part(const ProductTile<float>& tile, const float* a, const float* b, float* out) {
   __m256 sums[kProductRows][3];
   each<kProductRows>([&](auto i) __attribute__((always_inline)) {
     each<3>([&](auto r) __attribute__((always_inline)) { sums[i][r] = _mm256_setzero_ps(); });
@@ -93,7 +93,7 @@ void multiply_part(const ProductTile& tile, const float* a, const float* b, floa
   });
 }
 
-void multiply(const ProductTile& tile) {
+void multiply(const ProductTile<float>& tile) {
   alignas(32) float sums[kQueryTile * kPanel];
   for (int64_t i = 0; i < tile.rows; i += kProductRows)
     for (int64_t j = 0; j < tile.width; j += kProductColumns)
@@ -112,10 +112,12 @@ const Isa kIsaAvx2 = {
     .inner_products = inner_products,
     .screen = screen,
     .multiply = multiply,
+    .multiply_pairs = multiply_pairs,
     .scale_row = scale_row,
     .sum_row = sum_row,
     .sum_columns = sum_columns,
     .weigh_row = weigh_row,
+    .round_rows = round_rows,
 };
 
 }  // namespace ssra

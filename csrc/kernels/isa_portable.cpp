@@ -27,7 +27,7 @@ void screen(const uint8_t* panel, const float* scales, const float* shifts, cons
   }
 }
 
-void multiply(const ProductTile& tile) {
+void multiply(const ProductTile<float>& tile) {
   for (int64_t i = 0; i < tile.rows; ++i) {
     float sums[kPanel] = {};
     for (int64_t k = 0; k < tile.steps; ++k) {
@@ -53,10 +53,12 @@ const Isa kIsaPortable = {
     .inner_products = inner_products,
     .screen = screen,
     .multiply = multiply,
+    .multiply_pairs = multiply_pairs,
     .scale_row = scale_row,
     .sum_row = sum_row,
     .sum_columns = sum_columns,
     .weigh_row = weigh_row,
+    .round_rows = round_rows,
 };
 
 }  // namespace ssra

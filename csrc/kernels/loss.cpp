@@ -13,6 +13,7 @@ namespace ssra {
 
 namespace {
 
+template <class Factor>
 class GradedInfoNce {
  public:
   explicit GradedInfoNce(const LossArguments& arguments)
@@ -32,11 +33,11 @@ class GradedInfoNce {
       add_symmetric_sums(queries_);
       add_symmetric_sums(candidates_);
     }
-    const Contrast contrast = pair_up(queries_, candidates_, Pairs::kCandidates);
-    for (int64_t row = 0; row < queries_.count(); row += ContrastBlock::kRows) {
-      ContrastBlock block(contrast, row);
+    const Contrast<Factor> contrast = pair_up(queries_, candidates_, Pairs::kCandidates);
+    for (int64_t row = 0; row < queries_.count(); row += ContrastBlock<Factor>::kRows) {
+      ContrastBlock<Factor> block(contrast, row);
       block.add_to_sums();
-      finish_sums(row, std::min(queries_.count(), row + ContrastBlock::kRows));
+      finish_sums(row, std::min(queries_.count(), row + ContrastBlock<Factor>::kRows));
       if (arguments_.gradients)
         dots_ += block.add_gradients(query_gradient, candidate_gradient);
     }
@@ -52,7 +53,8 @@ class GradedInfoNce {
   }
 
  private:
-  Contrast pair_up(PackedVectors& rows, PackedVectors& columns, Pairs pairs) {
+  Contrast<Factor> pair_up(PackedVectors<Factor>& rows, PackedVectors<Factor>& columns,
+                           Pairs pairs) {
     return {.isa = isa_,
             .anchors = anchors_,
             .rows = rows,
@@ -63,19 +65,19 @@ class GradedInfoNce {
             .column_count = pairs == Pairs::kSymmetric ? anchors_.count() : columns.count(),
             .inverse_temperature = static_cast<float>(1 / arguments_.temperature),
             .threads = arguments_.threads,
-            .cosines = cosines_};
+            .workspace = workspace_};
   }
 
-  void add_symmetric_sums(PackedVectors& vectors) {
-    const Contrast contrast = pair_up(vectors, vectors, Pairs::kSymmetric);
-    for (int64_t row = 0; row < anchors_.count(); row += ContrastBlock::kRows)
-      ContrastBlock(contrast, row).add_to_sums();
+  void add_symmetric_sums(PackedVectors<Factor>& vectors) {
+    const Contrast<Factor> contrast = pair_up(vectors, vectors, Pairs::kSymmetric);
+    for (int64_t row = 0; row < anchors_.count(); row += ContrastBlock<Factor>::kRows)
+      ContrastBlock<Factor>(contrast, row).add_to_sums();
   }
 
-  void add_symmetric_gradients(PackedVectors& vectors, const Matrix<float>& gradient) {
-    const Contrast contrast = pair_up(vectors, vectors, Pairs::kSymmetric);
-    for (int64_t row = 0; row < anchors_.count(); row += ContrastBlock::kRows)
-      dots_ += ContrastBlock(contrast, row).add_gradients(gradient, gradient);
+  void add_symmetric_gradients(PackedVectors<Factor>& vectors, const Matrix<float>& gradient) {
+    const Contrast<Factor> contrast = pair_up(vectors, vectors, Pairs::kSymmetric);
+    for (int64_t row = 0; row < anchors_.count(); row += ContrastBlock<Factor>::kRows)
+      dots_ += ContrastBlock<Factor>(contrast, row).add_gradients(gradient, gradient);
   }
 
   // The positives' cosines, which everything else is measured by, in double.
@@ -121,10 +123,10 @@ class GradedInfoNce {
   const LossArguments& arguments_;
   const Isa& isa_;
   std::vector<Strip> strips_;
-  PackedVectors queries_;
-  PackedVectors candidates_;
+  PackedVectors<Factor> queries_;
+  PackedVectors<Factor> candidates_;
   Anchors anchors_;
-  std::vector<float> cosines_;
+  Workspace<Factor> workspace_;
   double loss_ = 0;
   double dots_ = 0;
 };
@@ -162,7 +164,9 @@ LossResult graded_infonce(const LossArguments& arguments, const Matrix<float>& q
   require_consistent(arguments);
   if (arguments.queries.rows == 0)
     return {};
-  return GradedInfoNce(arguments).run(query_gradient, candidate_gradient);
+  if (arguments.products == Products::kBfloat16)
+    return GradedInfoNce<Bfloat16x2>(arguments).run(query_gradient, candidate_gradient);
+  return GradedInfoNce<float>(arguments).run(query_gradient, candidate_gradient);
 }
 
 }  // namespace ssra

@@ -8,6 +8,9 @@
 
 namespace ssra {
 
+// What the factors of products are rounded to; sums are floats.
+enum class Products { kFloat32, kBfloat16 };
+
 struct LossArguments {
   Matrix<const float> queries;     // [B, D]
   Matrix<const float> candidates;  // [C, D], C >= B: the positive of query i is candidate i
@@ -16,6 +19,7 @@ struct LossArguments {
   double temperature = 1;
   bool self_contrast = false;  // the first B candidates also contrast among themselves
   double false_negative_margin = std::numeric_limits<double>::infinity();
+  Products products = Products::kFloat32;
   bool gradients = true;
   int threads = 1;
 };
@@ -34,6 +38,10 @@ struct LossResult {
 // Gradients, where wanted, are added to two matrices like the inputs. No matrix of all pairs is
 // ever held: memory is that of the packed inputs, and one block of rows at all dims. The result
 // does not depend on the number of threads.
+//
+// With products in bfloat16, vectors are rounded before they are multiplied, and so are the weights
+// of pairs in the gradient. Lengths, the cosine of the positive and what it weighs, and cosines at
+// dims up to 256 are not touched by that.
 LossResult graded_infonce(const LossArguments& arguments, const Matrix<float>& query_gradient,
                           const Matrix<float>& candidate_gradient);
 

@@ -8,12 +8,81 @@ namespace ssra {
 namespace {
 
 // Writes the part of a tile that is wanted: sums[8][48] plus what the tile starts from.
-[[maybe_unused]] inline void finish(const ProductTile& tile, const float* sums) {
+template <class Factor>
+inline void finish(const ProductTile<Factor>& tile, const float* sums) {
   for (int64_t i = 0; i < tile.rows; ++i)
     for (int64_t j = 0; j < tile.width; ++j) {
       const int64_t at = i * tile.out_row + j;
       tile.out[at] = (tile.init == nullptr ? 0 : tile.init[at]) + sums[i * kPanel + j];
     }
+}
+
+// The terms of eight pairs as floats: bfloat16 is the upper half of a float.
+struct Terms {
+  HalfFloats first;
+  HalfFloats second;
+};
+
+inline Terms widen(HalfSigned pairs) {
+  return {reinterpret_cast<HalfFloats>(pairs << 16), reinterpret_cast<HalfFloats>(pairs & -65536)};
+}
+
+template <int64_t registers>
+inline void multiply_pairs_of_row(const ProductTile<Bfloat16x2>& tile, int64_t row, float* out) {
+  HalfFloats sums[registers] = {};
+  const Bfloat16x2* a = tile.a + row * tile.a_row;
+  const Bfloat16x2* b = tile.b;
+  for (int64_t k = 0; k < tile.steps; ++k) {
+    const Terms value = widen(HalfSigned{} + load<int32_t>(a));
+    for (int64_t r = 0; r < registers; ++r) {
+      const Terms columns = widen(load<HalfSigned>(b + 8 * r));
+      sums[r] += value.first * columns.first;
+      sums[r] += value.second * columns.second;
+    }
+    a += tile.a_step;
+    b += tile.b_step;
+  }
+  __builtin_memcpy(out, sums, sizeof sums);
+}
+
+// For sets without an instruction for it: as exact, but no faster than floats.
+[[maybe_unused]] inline void multiply_pairs(const ProductTile<Bfloat16x2>& tile) {
+  float sums[kQueryTile * kPanel];
+  for (int64_t i = 0; i < tile.rows; ++i) {
+    float* out = sums + i * kPanel;
+    if (tile.width > 2 * kLanes)
+      multiply_pairs_of_row<6>(tile, i, out);
+    else if (tile.width > kLanes)
+      multiply_pairs_of_row<4>(tile, i, out);
+    else
+      multiply_pairs_of_row<2>(tile, i, out);
+  }
+  finish(tile, sums);
+}
+
+// Finite floats rounded to bfloat16, ties to even, in the upper half of each lane.
+inline Signed round_to_bfloat16(Floats values) {
+  const auto bits = reinterpret_cast<Signed>(values);
+  return (bits + 0x7FFF + ((bits >> 16) & 1)) & -65536;
+}
+
+inline void round_rows(const float* first, const float* second, int64_t n, Bfloat16x2* of_first,
+                       Bfloat16x2* of_second, Bfloat16x2* of_columns) {
+  const auto store_halves = [](Signed rounded, Bfloat16x2* out) {
+    const Halves halves = __builtin_convertvector(rounded >> 16, Halves);
+    __builtin_memcpy(out, &halves, sizeof halves);
+  };
+  for (int64_t j = 0; j < n; j += kLanes) {
+    const Signed above = round_to_bfloat16(load<Floats>(first + j));
+    store_halves(above, of_first + j / 2);
+    Signed pairs = above >> 16 & 0xFFFF;
+    if (second != nullptr) {
+      const Signed below = round_to_bfloat16(load<Floats>(second + j));
+      store_halves(below, of_second + j / 2);
+      pairs |= below;
+    }
+    __builtin_memcpy(of_columns + j, &pairs, sizeof pairs);
+  }
 }
 
 // e to the power of x, for x <= 88; zero below -87, where floats become denormal.

@@ -12,9 +12,11 @@ namespace {
 constexpr int64_t kLanes = 16;
 using Floats [[gnu::vector_size(64)]] = float;
 using Signed [[gnu::vector_size(64)]] = int32_t;
+using Halves [[gnu::vector_size(32)]] = int16_t;
 using Bytes [[gnu::vector_size(16)]] = uint8_t;
 using Doubles [[gnu::vector_size(64)]] = double;
 using HalfFloats [[gnu::vector_size(32)]] = float;
+using HalfSigned [[gnu::vector_size(32)]] = int32_t;
 
 template <class Vector, class T>
 inline Vector load(const T* values) {

@@ -39,7 +39,7 @@ class MiningIndex:
     probability below 1e-9 in a whole call of `mine`.
 
     The instruction set is the best one that the processor has; the environment variable SSRA_ISA
-    (vnni, avx2, portable) forces one for the indexes made while it is set.
+    (bf16, vnni, avx2, portable) forces one for the indexes made while it is set.
 
     Memory: one byte a value and 8 to 12 bytes a vector, beside the vectors themselves, which are
     not copied where they are float32 with adjacent columns: they may be a memory map, and they

@@ -67,16 +67,20 @@ def graded_infonce(
     temperature: float,
     self_contrast: bool = False,
     margin: float = np.inf,
+    products: str = "float32",
 ) -> float:
     """`ssra_engine.kernels.loss.graded_infonce`; the first candidates are the positives."""
     losses = []
+    rounded_from = max((dim for dim in dims if products == "float32" or dim <= 256), default=0)
     for dim in dims:
-        q, c = _rows(query[:, :dim], "cosine"), _rows(candidates[:, :dim], "cosine")
+        both = query[:, :dim], candidates[:, :dim]
+        q, c = (_rows(vectors, "cosine", rounded_from) for vectors in both)
+        exact, positives = (_rows(vectors, "cosine") for vectors in both)
         for i, grade in enumerate(grades):
             others = [np.delete(q[i] @ c.T, i)]
             if self_contrast:
                 others += [np.delete(x[i] @ x[: len(q)].T, i) for x in (q, c)]
-            cosines, positive = np.concatenate(others), q[i] @ c[i]
+            cosines, positive = np.concatenate(others), exact[i] @ positives[i]
             kept = np.append(cosines[cosines <= positive + margin], positive)
             losses.append(grade * np.log(np.exp((kept - positive) / temperature).sum()))
     return float(np.mean(losses))
@@ -90,9 +94,14 @@ def cosent(
     return float(np.log1p(np.exp((scores[worse] - scores[better]) / temperature).sum()))
 
 
-def _rows(vectors: npt.NDArray[np.float32], metric: str) -> npt.NDArray[np.float64]:
+def _rows(
+    vectors: npt.NDArray[np.float32], metric: str, rounded_from: int | None = None
+) -> npt.NDArray[np.float64]:
     rows = vectors.astype(np.float64)
     if metric == "ip":
         return rows
     lengths: npt.NDArray[np.float64] = np.linalg.norm(rows, axis=1, keepdims=True)
+    if rounded_from is not None:  # to bfloat16: eight significant bits, ties to even
+        fractions, exponents = np.frexp(rows[:, rounded_from:])
+        rows[:, rounded_from:] = np.ldexp(np.rint(fractions * 2**8), exponents - 8)
     return rows / np.maximum(lengths, 1e-12)

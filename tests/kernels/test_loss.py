@@ -7,60 +7,17 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from graded_batches import Batch, batch, in_double, value_and_gradients
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ssra_engine import _core
 from ssra_engine.kernels import reference
 from ssra_engine.kernels.cosent import cosent_loss
 from ssra_engine.kernels.loss import graded_infonce
 
 
-@pytest.fixture(params=_core.available_isas())
-def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("SSRA_ISA", request.param)
-    return str(request.param)
-
-
-def batch(seed: int, b: int, d: int, m: int = 0) -> dict[str, Tensor | None]:
-    """Queries near their positives, so that the margin has something to leave out."""
-    draw = torch.Generator().manual_seed(seed)
-    query = torch.randn(b, d, generator=draw)
-    return {
-        "query": query,
-        "positive": 0.5 * query + torch.randn(b, d, generator=draw),
-        "grades": torch.randint(0, 4, (b,), generator=draw).float(),
-        "negatives": torch.randn(m, d, generator=draw) if m else None,
-    }
-
-
-def value_and_gradients(inputs: dict[str, Tensor | None], **settings: object) -> list[Tensor]:
-    """The loss, then its gradients for query, positive, negatives and temperature."""
-    leaves = {
-        name: tensor.clone().requires_grad_() if tensor is not None and name != "grades" else tensor
-        for name, tensor in inputs.items()
-    }
-    wide = leaves["query"].dtype == torch.float64  # type: ignore[union-attr]
-    heat = torch.tensor(
-        settings.pop("temperature", 0.05),
-        dtype=torch.float64 if wide else torch.float32,
-        requires_grad=True,
-    )
-    loss = graded_infonce(temperature=heat, **leaves, **settings)  # type: ignore[arg-type]
-    loss.backward()  # type: ignore[no-untyped-call]
-    grads = [leaves[name] for name in ("query", "positive", "negatives")]
-    return [
-        loss.detach(),
-        *(x.grad for x in [*grads, heat] if x is not None and x.grad is not None),
-    ]
-
-
-def in_double(inputs: dict[str, Tensor | None]) -> dict[str, Tensor | None]:
-    return {name: None if x is None else x.double() for name, x in inputs.items()}
-
-
-def assert_as_in_double(inputs: dict[str, Tensor | None], **settings: object) -> None:
+def assert_as_in_double(inputs: Batch, **settings: object) -> None:
     """Every gradient within 1e-4 of float64, relative to its largest entry.
 
     A gradient may vanish, and its parts then cancel to their rounding: a few units of float32 of
@@ -122,7 +79,7 @@ def test_value_and_gradients(
 
 
 def near_the_ceiling(
-    inputs: dict[str, Tensor | None],
+    inputs: Batch,
     *,
     dims: list[int],
     self_contrast: bool,
@@ -296,6 +253,7 @@ def test_operator_is_sound_for_compilers() -> None:
             True,
             0.1,
             True,
+            "bfloat16",
         ),
         test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
     )
@@ -328,6 +286,7 @@ EYE, ONES = torch.eye(3), torch.ones(3)
         ({"temperature": 0.0}, "temperature is 0, it must be above 0"),
         ({"query": torch.tensor([[1.0, 0, 0], [0, torch.nan, 0], [0, 0, 1]])}, "row 1 holds nan"),
         ({"backend": "fast"}, "backend is 'fast'"),
+        ({"products": "int8"}, "products is 'int8', it must be 'float32' or 'bfloat16'"),
     ],
 )
 def test_mistakes_are_named(change: dict[str, object], message: str) -> None:

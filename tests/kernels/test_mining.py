@@ -21,12 +21,6 @@ from ssra_engine.kernels.topk import exact_topk
 Matrix = npt.NDArray[np.float32]
 
 
-@pytest.fixture(params=_core.available_isas())
-def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("SSRA_ISA", request.param)
-    return str(request.param)
-
-
 def index_of(*batches: Matrix, metric: str = "ip", threads: int | None = None) -> MiningIndex:
     index = MiningIndex(batches[0].shape[1], metric, threads)  # type: ignore[arg-type]
     for batch in batches:
