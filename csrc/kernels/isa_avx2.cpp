@@ -68,36 +68,43 @@ void screen(const uint8_t* panel, const float* scales, const float* shifts, cons
   asm("vfmadd231ps %2, %1, %0" : "+x"(sum) : "x"(a), "x"(b));
 }
 
-constexpr int64_t kProductRows = 4;      // of 8
-constexpr int64_t kProductColumns = 24;  // of 48: twelve sums, three registers of b, one of a
+constexpr int64_t kProductRows = 4;  // of 8: with three registers of b, twelve sums and one of a
 
+template <int64_t registers>
 void multiply_part(const ProductTile<float>& tile, const float* a, const float* b, float* out) {
-  __m256 sums[kProductRows][3];
+  __m256 sums[kProductRows][registers];
   each<kProductRows>([&](auto i) __attribute__((always_inline)) {
-    each<3>([&](auto r) __attribute__((always_inline)) { sums[i][r] = _mm256_setzero_ps(); });
+    each<registers>([&](auto r)
+                        __attribute__((always_inline)) { sums[i][r] = _mm256_setzero_ps(); });
   });
   for (int64_t k = 0; k < tile.steps; ++k) {
-    const __m256 columns[3] = {_mm256_loadu_ps(b), _mm256_loadu_ps(b + 8), _mm256_loadu_ps(b + 16)};
+    __m256 columns[registers];
+    each<registers>(
+        [&](auto r) __attribute__((always_inline)) { columns[r] = _mm256_loadu_ps(b + 8 * r); });
     each<kProductRows>([&](auto i) __attribute__((always_inline)) {
       const __m256 value = _mm256_broadcast_ss(a + i * tile.a_row);
-      each<3>([&](auto r)
-                  __attribute__((always_inline)) { multiply_add(sums[i][r], value, columns[r]); });
+      each<registers>([&](auto r) __attribute__((always_inline)) {
+        multiply_add(sums[i][r], value, columns[r]);
+      });
     });
     a += tile.a_step;
     b += tile.b_step;
   }
   each<kProductRows>([&](auto i) __attribute__((always_inline)) {
-    each<3>([&](auto r) __attribute__((always_inline)) {
+    each<registers>([&](auto r) __attribute__((always_inline)) {
       _mm256_storeu_ps(out + i * kPanel + 8 * r, sums[i][r]);
     });
   });
 }
 
 void multiply(const ProductTile<float>& tile) {
+  // Columns are there up to a multiple of 16, so three registers of 8 fit into 48 only.
+  const bool whole = tile.width > 32;
+  const auto part = whole ? multiply_part<3> : multiply_part<2>;
   alignas(32) float sums[kQueryTile * kPanel];
   for (int64_t i = 0; i < tile.rows; i += kProductRows)
-    for (int64_t j = 0; j < tile.width; j += kProductColumns)
-      multiply_part(tile, tile.a + i * tile.a_row, tile.b + j, sums + i * kPanel + j);
+    for (int64_t j = 0; j < tile.width; j += whole ? 24 : 16)
+      part(tile, tile.a + i * tile.a_row, tile.b + j, sums + i * kPanel + j);
   finish(tile, sums);
 }
 
