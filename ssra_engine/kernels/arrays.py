@@ -34,7 +34,8 @@ def as_matrix(values: npt.ArrayLike, name: str) -> npt.NDArray[np.float32]:
         raise ValueError(f"{name}: expected shape [rows, d], got {list(array.shape)}")
     array = array.astype(np.float32, copy=False)
     adjacent = array.shape[1] <= 1 or array.strides[1] == array.itemsize
-    return array if adjacent and array.strides[0] >= 0 else np.ascontiguousarray(array)
+    usable = adjacent and array.strides[0] >= 0 and array.flags.aligned
+    return array if usable else array.copy(order="C")
 
 
 def as_matrices(

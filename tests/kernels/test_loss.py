@@ -26,14 +26,12 @@ def assert_as_in_double(inputs: Batch, **settings: object) -> None:
     got = value_and_gradients(inputs, **settings)
     expected = value_and_gradients(in_double(inputs), **settings)
     assert len(got) == len(expected)
-    query, positive = inputs["query"], inputs["positive"]
-    assert query is not None
-    assert positive is not None
+    vectors = [x for name, x in inputs.items() if x is not None and name != "grades"]
     heat = float(settings.get("temperature", 0.05))  # type: ignore[arg-type]
-    first = settings.get("dims", [query.shape[1]])[0]  # type: ignore[index]
-    lengths = torch.cat([query, positive])[:, :first].norm(dim=1)
+    first = settings.get("dims", [vectors[0].shape[1]])[0]  # type: ignore[index]
+    lengths = torch.cat(vectors)[:, :first].norm(dim=1)
     shortest = float(lengths[lengths > 0].min()) if lengths.any() else 1.0
-    rounding = 1e-5 / len(query) / heat
+    rounding = 1e-5 / len(vectors[0]) / heat
     for ours, theirs in zip(got, expected, strict=True):
         assert ours.shape == theirs.shape
         floor = rounding / shortest if ours.ndim else 1e-6 / heat**2
