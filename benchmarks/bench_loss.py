@@ -4,9 +4,9 @@
 
 Promised in float32: 3 times torch, 4.5 times with self-contrast, gradients within 1e-4 of float64,
 at a tenth of torch's memory; with products in bfloat16, on a processor that has them, 5 times torch
-in float32, 7 times with self-contrast, within 5e-3. Memory is the peak that a call adds in a
-process of its own; float64 is affordable up to 4,096 queries, and torch itself up to there too with
-self-contrast.
+in float32, 7 times with self-contrast, within 5e-3. That is from 4,096 queries on: with 1,024,
+torch's matrices stay in cache, and what is promised is less. Memory is the peak that a call adds in
+a process of its own; 16,384 queries are too many for torch.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ ISA = os.environ.get("SSRA_ISA") or _core.available_isas()[0]
 
 
 class Promise(NamedTuple):
-    """Times torch, at the full sizes and at the small ones, without and with self-contrast."""
+    """Times torch, without and with self-contrast: from 4,096 queries on, and for 1,024."""
 
-    full: tuple[float, float]
-    small: tuple[float, float]
+    many: tuple[float, float]
+    few: tuple[float, float]
     largest_error: float
 
 
@@ -86,7 +86,7 @@ def step(
 ) -> list[Tensor]:
     """Loss, then the gradients of query, positive and negatives."""
     leaves = {
-        k: None if x is None else x.double() if wide else x.clone() for k, x in inputs.items()
+        k: None if x is None else x.double() if wide else x.detach() for k, x in inputs.items()
     }
     wanted = [x.requires_grad_() for k, x in leaves.items() if x is not None and k != "grades"]
     loss = graded_infonce(
@@ -103,11 +103,13 @@ def step(
 def added_mb(b: int, m: int, backend: str, self_contrast: bool, products: str) -> float:
     """Peak resident memory of one step beyond its inputs, in a process of its own."""
     code = (
-        "import resource, torch; from bench_loss import batch, step; torch.set_num_threads(1);"
+        "import re, torch; from pathlib import Path; from bench_loss import batch, step;"
+        "torch.set_num_threads(1);"
         f"run = lambda x: step(x, {backend!r}, {self_contrast}, products={products!r});"
-        f"run(batch(64, 64)); inputs = batch({b}, {m});"
-        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024;"
-        "before = peak(); run(inputs); print(peak() - before)"
+        f"run(batch(64, 64)); inputs = batch({b}, {m}); own = Path('/proc/self');"
+        "kb = lambda what: int(re.search(what + r':\\s+(\\d+)', (own / 'status').read_text())[1]);"
+        "(own / 'clear_refs').write_text('5'); before = kb('VmRSS');"  # 5: the peak is now
+        "run(inputs); print((kb('VmHWM') - before) / 1024)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd="benchmarks"
@@ -115,10 +117,10 @@ def added_mb(b: int, m: int, backend: str, self_contrast: bool, products: str) -
     return float(done.stdout)
 
 
-def affordable(b: int, m: int, self_contrast: bool) -> bool:
-    """Whether torch's matrices of pairs fit: some twelve of them for each dim."""
+def affordable(b: int, m: int, self_contrast: bool, bytes_each: int = 4) -> bool:
+    """Whether torch's matrices of pairs fit: some five of them for each dim."""
     pairs = b * (b + m + 2 * b * self_contrast)
-    return pairs * 4 * 12 * len(DIMS) < 0.6 * psutil.virtual_memory().available
+    return pairs * bytes_each * 5 * len(DIMS) < 0.7 * psutil.virtual_memory().available
 
 
 def largest_error(got: list[Tensor], expected: list[Tensor]) -> float:
@@ -142,7 +144,7 @@ def test_loss(
     compared = affordable(b, m, self_contrast)
     contestants = {x: partial(step, inputs, "kernel", self_contrast, products=x) for x in PROMISES}
     errors = dict.fromkeys(PROMISES, float("nan"))
-    if compared and b <= 4096 and affordable(2 * b, m, self_contrast):
+    if compared and b <= 4096 and affordable(b, m, self_contrast, bytes_each=8):
         expected = step(inputs, "torch", self_contrast, wide=True)
         for products, promise in PROMISES.items():
             errors[products] = largest_error(contestants[products](), expected)
@@ -177,6 +179,6 @@ def test_loss(
             largest_error=f"{errors[products]:.1e}",
         )
         if compared and (products == "float32" or ISA == "bf16"):
-            least = (promise.full if full else promise.small)[self_contrast]
+            least = (promise.many if b >= 4096 else promise.few)[self_contrast]
             what = f"{b} queries, {m} negatives, self-contrast {self_contrast}, {products}"
             gate(what, ratio, least)
