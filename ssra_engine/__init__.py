@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ssra_engine.kernels.loss import graded_infonce
     from ssra_engine.kernels.mining import MiningIndex
+    from ssra_engine.negatives.mine import mine_hard_negatives
 
-__all__ = ["MiningIndex", "__version__", "graded_infonce"]
+__all__ = ["MiningIndex", "__version__", "graded_infonce", "mine_hard_negatives"]
 
 __version__ = "0.1.0"
 
@@ -18,6 +19,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "MiningIndex": "ssra_engine.kernels.mining",
     "graded_infonce": "ssra_engine.kernels.loss",
+    "mine_hard_negatives": "ssra_engine.negatives.mine",
 }
 
 

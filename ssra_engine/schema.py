@@ -10,6 +10,7 @@ __all__ = [
     "D2Q",
     "DOCUMENT_TEXT_COLUMNS",
     "JUDGMENTS",
+    "NEGATIVES",
     "PAIRS",
     "REASONS",
     "REJECTED",
@@ -75,6 +76,18 @@ D2Q = pa.schema(
         pa.field("query", pa.string(), nullable=False),
         pa.field("grade", pa.int8(), nullable=False),
         pa.field("source", pa.string(), nullable=False),
+    ]
+)
+
+#: Hard negatives of a pair: `doc_id` and `score` are the positive's; the lists are equally long, by
+#: falling score, and a grade is null where nobody gave one.
+NEGATIVES = pa.schema(
+    [
+        *PAIRS,
+        pa.field("score", pa.float32(), nullable=False),
+        pa.field("negative_doc_ids", pa.list_(pa.string()), nullable=False),
+        pa.field("negative_scores", pa.list_(pa.float32()), nullable=False),
+        pa.field("negative_grades", pa.list_(pa.int8()), nullable=False),
     ]
 )
 
