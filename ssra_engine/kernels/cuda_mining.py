@@ -14,8 +14,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ssra_engine.kernels.arrays import Banned, Vectors, as_csr, as_ids, as_matrices
+from ssra_engine.kernels.arrays import Banned, Vectors, as_ids, as_matrices
 from ssra_engine.kernels.cuda import address, computing_on, extension, launch_on
+from ssra_engine.kernels.rules import Rules, check_rules, extend_ids
 
 if TYPE_CHECKING:
     from ssra_engine import _cuda
@@ -79,6 +80,8 @@ class CudaMiningIndex:
     for cosines, and a tile of scores.
     """
 
+    backend = "cuda"
+
     def __init__(self, dim: int, metric: Literal["ip", "cosine"], device: torch.device) -> None:
         """An empty index on a device.
 
@@ -106,7 +109,7 @@ class CudaMiningIndex:
         names = None if ids is None else as_ids(ids, "ids")
         if len(rows) == 0:
             return
-        self._note(names, len(rows))
+        self._names = extend_ids(self._names, names, self._size, len(rows))
         scales = _reciprocal_lengths(rows) if self.metric == "cosine" else None
         on_device = None if names is None else torch.from_numpy(names).to(self.device)
         self._segments.append(_Segment(rows, scales, on_device, self._size))
@@ -135,13 +138,17 @@ class CudaMiningIndex:
         rows = self._usable(self._as_tensor(queries), "queries")
         if self.metric == "cosine":
             rows = rows * _reciprocal_lengths(rows)[:, None]
-        rules = _Rules(
-            *self._banned(banned, len(rows)),
-            self._positives(positive_scores, (absolute_margin, relative_margin), len(rows)),
-            _number(absolute_margin, "absolute_margin", -np.inf),
-            _number(relative_margin, "relative_margin", -np.inf),
-            _number(min_score, "min_score", -np.inf),
-            _number(max_score, "max_score", np.inf),
+        given = positive_scores
+        rules = self._on_device(
+            check_rules(
+                len(rows),
+                banned=banned,
+                positive_scores=given.cpu() if isinstance(given, Tensor) else given,
+                absolute_margin=absolute_margin,
+                relative_margin=relative_margin,
+                min_score=min_score,
+                max_score=max_score,
+            )
         )
         scores = np.full((len(rows), k), -np.inf, np.float32)
         ids = np.full((len(rows), k), -1, np.int64)
@@ -210,6 +217,14 @@ class CudaMiningIndex:
             counts=address(best[2]),
         )
 
+    def _on_device(self, rules: Rules) -> _Rules:
+        arrays = (rules.banned_offsets, rules.banned_ids, rules.positives)
+        moved = (None if x is None else torch.tensor(x, device=self.device) for x in arrays)
+        offsets, ids, positives = moved
+        assert offsets is not None
+        assert ids is not None
+        return _Rules(offsets, ids, positives, *rules[3:])
+
     def _as_tensor(self, vectors: Vectors) -> Tensor:
         if isinstance(vectors, Tensor) and vectors.device == self.device:
             return vectors
@@ -233,65 +248,7 @@ class CudaMiningIndex:
             raise ValueError(f"{name}: row {int(bad[0])} holds NaN or infinity or is too long")
         return rows
 
-    def _note(self, names: npt.NDArray[np.int64] | None, rows: int) -> None:
-        """Remember ids, which must be new."""
-        if self._size and (names is None) != (self._names is None):
-            raise ValueError("ids: give them with every batch of vectors or with none")
-        if names is None:
-            return
-        if len(names) != rows:
-            raise ValueError(f"ids: expected one for each of {rows} vectors, got {len(names)}")
-        if (names < 0).any():
-            raise ValueError(f"ids: row {int(np.argmax(names < 0))}: ids must not be negative")
-        known = names if self._names is None else np.concatenate([self._names, names])
-        values, counts = np.unique(known, return_counts=True)
-        if (counts > 1).any():
-            raise ValueError(f"ids: {values[np.argmax(counts > 1)]} appears twice")
-        self._names = known
-
-    def _banned(self, banned: Banned | None, rows: int) -> tuple[Tensor, Tensor]:
-        """CSR on the device, with the ids of each query rising."""
-        offsets, ids = as_csr(banned, rows, "banned")
-        if len(offsets) != rows + 1 or offsets[0] != 0 or offsets[-1] != len(ids):
-            raise ValueError(f"banned: {rows} queries need {rows + 1} offsets from 0 to {len(ids)}")
-        lengths = np.diff(offsets)
-        if (lengths < 0).any():
-            raise ValueError("banned: offsets must not fall")
-        order = np.lexsort((ids, np.repeat(np.arange(rows), lengths)))
-        return (
-            torch.tensor(offsets, device=self.device),
-            torch.tensor(ids[order], device=self.device),
-        )
-
-    def _positives(
-        self,
-        scores: npt.ArrayLike | None,
-        margins: tuple[float | None, float | None],
-        rows: int,
-    ) -> Tensor | None:
-        if scores is None:
-            if margins != (None, None):
-                raise ValueError("a margin needs positive_scores, one for each query")
-            return None
-        given = scores.cpu() if isinstance(scores, Tensor) else scores
-        values = np.asarray(given, np.float32)
-        if values.shape != (rows,):
-            raise ValueError(
-                f"positive_scores: expected one for each of {rows} queries, got {values.shape}"
-            )
-        if np.isnan(values).any():
-            raise ValueError(f"positive_scores: row {int(np.argmax(np.isnan(values)))} is NaN")
-        return torch.tensor(values, device=self.device)
-
 
 def _reciprocal_lengths(rows: Tensor) -> Tensor:
     lengths: Tensor = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
     return lengths.clamp_min(_SHORTEST).reciprocal().float()
-
-
-def _number(value: float | None, name: str, default: float) -> float:
-    if value is None:
-        return default
-    if np.isnan(value):
-        raise ValueError(f"{name} is NaN")
-    return float(value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -10,8 +10,12 @@ import numpy.typing as npt
 from ssra_engine import _core
 from ssra_engine.kernels.arrays import Banned, Vectors, as_csr, as_ids, as_matrices, as_threads
 from ssra_engine.kernels.cuda_mining import CudaMiningIndex, on_gpu
+from ssra_engine.kernels.faiss_mining import FaissBackend, FaissMiningIndex
 
-__all__ = ["Mined", "MiningIndex"]
+__all__ = ["Backend", "Mined", "MiningIndex"]
+
+#: "exact", or an index of faiss: approximate lists (IVF) or graph (HNSW), or exact on a GPU.
+Backend: TypeAlias = Literal["exact"] | FaissBackend
 
 
 class Mined(NamedTuple):
@@ -47,10 +51,19 @@ class MiningIndex:
 
     Where the first vectors are a torch tensor on an NVIDIA GPU, all must be, and mining happens
     there: see `cuda_mining`. That needs the CUDA extension.
+
+    For more vectors than exact search should do, `backend` names an index of faiss, which misses
+    some of them; the rules are the same (see `faiss_mining`), and `recall` tells how many.
     """
 
     def __init__(
-        self, dim: int, metric: Literal["ip", "cosine"] = "ip", threads: int | None = None
+        self,
+        dim: int,
+        metric: Literal["ip", "cosine"] = "ip",
+        threads: int | None = None,
+        *,
+        backend: Backend = "exact",
+        effort: int | None = None,
     ) -> None:
         """An empty index.
 
@@ -58,27 +71,39 @@ class MiningIndex:
             dim: columns of a vector, 1 to 65,536.
             metric: inner product or cosine.
             threads: defaults to the processors this process may use.
+            backend: "exact", "faiss-ivf", "faiss-hnsw" or "faiss-gpu".
+            effort: how far an approximate search goes; see `FaissMiningIndex`.
 
         Raises:
             ValueError: an argument is out of range, or SSRA_ISA names what cannot run here.
+            RuntimeError: "faiss-gpu" where faiss has no GPU.
         """
+        if backend not in ("exact", *get_args(FaissBackend)):
+            known = ", ".join(("exact", *get_args(FaissBackend)))
+            raise ValueError(f"backend is {backend!r}; there are {known}")
+        if effort is not None and backend == "exact":
+            raise ValueError("effort is for approximate search; 'exact' looks at everything")
         self._index = _core.MiningIndex(dim, metric)
         self._threads = as_threads(threads)
         self._dim, self._metric = dim, metric
-        self._on_gpu: CudaMiningIndex | None = None
+        self._elsewhere: CudaMiningIndex | FaissMiningIndex | None = None
+        if backend != "exact":
+            self._elsewhere = FaissMiningIndex(dim, metric, threads, backend, effort)
 
     def __len__(self) -> int:
-        return self._index.size if self._on_gpu is None else len(self._on_gpu)
+        return self._index.size if self._elsewhere is None else len(self._elsewhere)
 
     @property
     def isa(self) -> str:
-        """The instruction set in use."""
-        return self._index.isa if self._on_gpu is None else "cuda"
+        """The instruction set in use, "cuda", or the backend of faiss."""
+        if self._elsewhere is None:
+            return self._index.isa
+        return self._elsewhere.backend
 
     @property
     def nbytes(self) -> int:
-        """Bytes held beside the vectors themselves."""
-        return self._index.bytes_held if self._on_gpu is None else self._on_gpu.nbytes
+        """Bytes held beside the vectors that were given."""
+        return self._index.bytes_held if self._elsewhere is None else self._elsewhere.nbytes
 
     def add(self, vectors: Vectors, ids: npt.ArrayLike | None = None) -> None:
         """Append vectors.
@@ -94,7 +119,10 @@ class MiningIndex:
                 products can take, ids that are negative or too few or too many.
             RuntimeError: they are on a GPU, and the CUDA extension was not built, or CUDA refuses.
         """
-        if on_gpu(vectors) or self._on_gpu is not None:
+        if isinstance(self._elsewhere, FaissMiningIndex):
+            self._elsewhere.add(vectors, ids)
+            return
+        if on_gpu(vectors) or self._elsewhere is not None:
             self._add_on_gpu(vectors, ids)
             return
         given = as_ids([] if ids is None else ids, "ids")
@@ -106,9 +134,25 @@ class MiningIndex:
     def _add_on_gpu(self, vectors: Vectors, ids: npt.ArrayLike | None) -> None:
         if self._index.size or not on_gpu(vectors):
             raise ValueError("vectors: all of an index must be on one GPU, or none")
-        if self._on_gpu is None:
-            self._on_gpu = CudaMiningIndex(self._dim, self._metric, vectors.device)
-        self._on_gpu.add(vectors, ids)
+        if self._elsewhere is None:
+            self._elsewhere = CudaMiningIndex(self._dim, self._metric, vectors.device)
+        assert isinstance(self._elsewhere, CudaMiningIndex)
+        self._elsewhere.add(vectors, ids)
+
+    def recall(self, queries: Vectors, k: int, **rules: Any) -> float:
+        """How much of the exact answer `mine` finds, measured on these queries: 0 to 1.
+
+        It is 1 for exact backends, to the bound above. For the others every query is mined again
+        with all documents looked at, so a sample of a few hundred queries is enough.
+
+        Args:
+            queries: floats [Q, dim].
+            k: as for `mine`.
+            rules: as for `mine`.
+        """
+        if isinstance(self._elsewhere, FaissMiningIndex):
+            return self._elsewhere.recall(queries, k, **rules)
+        return 1.0
 
     def mine(
         self,
@@ -140,11 +184,11 @@ class MiningIndex:
             TypeError: values that are not floats, ids that are not integers.
             ValueError: shapes that do not fit, NaN or infinity in a query, a rule that is NaN,
                 margins without positive scores.
-            RuntimeError: CUDA refuses.
+            RuntimeError: CUDA or faiss refuses.
         """
-        if self._on_gpu is not None:
+        if self._elsewhere is not None:
             return Mined(
-                *self._on_gpu.mine(
+                *self._elsewhere.mine(
                     queries,
                     k,
                     banned=banned,

@@ -9,13 +9,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from ssra_engine.kernels.mining import Backend
 from ssra_engine.negatives.embedding import Embedding, embed, worker_pool
 from ssra_engine.negatives.formats import Cells, check_names, to_table
 from ssra_engine.negatives.grading import Grader, Grading
 from ssra_engine.negatives.reading import corpus_texts, grade_column, pick_columns, text_column
 from ssra_engine.negatives.report import report
 from ssra_engine.negatives.reranking import Reranker
-from ssra_engine.negatives.search import pair_scores, search_by
+from ssra_engine.negatives.search import IndexSearch, pair_scores, search_by
 from ssra_engine.negatives.settings import (
     MiningError,
     OutputFormat,
@@ -72,6 +73,7 @@ def mine_hard_negatives(
     grade_column_name: str | None = None,
     judgments: Dataset | pa.Table | None = None,
     grader: Grader | None = None,
+    backend: Backend = "exact",
     simans_a: float = 50.0,
     simans_b: float = 0.0,
     seed: int | None = None,
@@ -145,6 +147,8 @@ def mine_hard_negatives(
             columns where all three are there, else the first three columns.
         grader: (queries, documents) -> grades: asked, before a document is chosen, about pairs
             that are not known; those of grade g or higher are replaced by the next choice.
+        backend: "exact", or where the corpus is too large for it an index of faiss: "faiss-ivf" and
+            "faiss-hnsw" miss some documents, and `verbose` prints how many; "faiss-gpu" needs one.
         simans_a: how sharply SimANS falls off: at a distance of 1 / sqrt(2 a) the weight is 61 %;
             with 50 that is 0.1, a tenth of the range of cosines.
         simans_b: where its peak lies, from the positive's score.
@@ -156,6 +160,7 @@ def mine_hard_negatives(
         DataError: a cell is no text, or no grade.
         EngineError: a model gave something else than finite numbers for each text.
         StoreError: the cache cannot be read or written.
+        RuntimeError: "faiss-gpu" where faiss has no GPU.
     """
     anchor, positive = pick_columns(dataset, anchor_column_name, positive_column_name)
     settings = modernise(
@@ -203,6 +208,7 @@ def mine_hard_negatives(
         inner_product=use_faiss,
         cross_encoder=cross_encoder,
         grader=grader,
+        backend=backend,
         seed=seed,
     )
     table = to_table(task, mined, anchor, positive, settings)
@@ -222,6 +228,7 @@ def mine(
     inner_product: bool = False,
     cross_encoder: Any = None,
     grader: Grader | None = None,
+    backend: Backend = "exact",
     seed: int | None = None,
 ) -> Mined:
     """Embed, search and choose for a task; the arguments are those of `mine_hard_negatives`."""
@@ -240,7 +247,11 @@ def mine(
             scores = pair_scores(model, queries, corpus, task.positive_query, task.positives)
         else:
             scores = rerank(_pairs(task))
-        search = search_by(model, corpus, inner_product=inner_product)
+        search = search_by(model, corpus, inner_product=inner_product, backend=backend)
+        if backend != "exact" and isinstance(search, IndexSearch):
+            nearest = min(settings.num_negatives, len(task.corpus))
+            share = search.recall(queries, nearest)
+            say(f"{backend} finds {share:.1%} of the {nearest} nearest documents.")
         if bar:
             bar.begin("mining", len(task.group_query), 0)
         return walk(

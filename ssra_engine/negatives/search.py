@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ssra_engine.kernels.mining import MiningIndex
+from ssra_engine.kernels.mining import Backend, MiningIndex
+from ssra_engine.negatives.settings import MiningError
 
-__all__ = ["Search", "pair_scores", "search_by"]
+__all__ = ["RECALL_QUERIES", "IndexSearch", "Search", "pair_scores", "search_by"]
 
 Int64s = npt.NDArray[np.int64]
 Float32s = npt.NDArray[np.float32]
@@ -21,11 +22,19 @@ Search = Callable[[npt.NDArray[np.floating[Any]], int], tuple[Float32s, Int64s]]
 
 # Sides of a block where scores come from the model: 1,024 x 8,192 float32 are 32 MB.
 _QUERIES, _DOCUMENTS = 1024, 8192
+#: Queries of a measurement of recall.
+RECALL_QUERIES = 256
 # Pairs whose vectors are gathered at a time.
 _PAIRS = 4096
 
 
-def search_by(model: Any, corpus: npt.NDArray[np.floating[Any]], *, inner_product: bool) -> Search:
+def search_by(
+    model: Any,
+    corpus: npt.NDArray[np.floating[Any]],
+    *,
+    inner_product: bool,
+    backend: Backend = "exact",
+) -> Search:
     """A search of the corpus.
 
     Cosine and dot product go through `MiningIndex`. Any other similarity is computed by the model,
@@ -35,18 +44,41 @@ def search_by(model: Any, corpus: npt.NDArray[np.floating[Any]], *, inner_produc
         model: a SentenceTransformer.
         corpus: floats [N, d].
         inner_product: search by inner product, whatever the model's similarity.
+        backend: of `MiningIndex`.
+
+    Raises:
+        MiningError: a backend other than "exact" for a similarity that only the model can compute.
+        RuntimeError: a GPU that is asked for and not there.
     """
     kind = "dot" if inner_product else str(getattr(model, "similarity_fn_name", "") or "")
     if kind not in {"dot", "cosine"}:
+        if backend != "exact":
+            raise MiningError(
+                f"backend {backend!r} knows cosine and dot product; the model's similarity is "
+                f"{kind!r}. Use backend='exact'."
+            )
         return _Blocks(model, corpus)
-    index = MiningIndex(corpus.shape[1], "cosine" if kind == "cosine" else "ip")
+    index = MiningIndex(corpus.shape[1], "cosine" if kind == "cosine" else "ip", backend=backend)
     index.add(corpus)
+    return IndexSearch(index)
 
-    def search(queries: npt.NDArray[np.floating[Any]], k: int) -> tuple[Float32s, Int64s]:
-        mined = index.mine(queries, k)
+
+class IndexSearch:
+    """Search through a `MiningIndex`."""
+
+    def __init__(self, index: MiningIndex) -> None:
+        self._index = index
+
+    def __call__(self, queries: npt.NDArray[np.floating[Any]], k: int) -> tuple[Float32s, Int64s]:
+        """See `Search`."""
+        mined = self._index.mine(queries, k)
         return mined.scores, mined.ids
 
-    return search
+    def recall(self, queries: npt.NDArray[np.floating[Any]], k: int) -> float:
+        """Share of the k nearest documents that are found, over at most `RECALL_QUERIES` queries
+        at equal distances."""
+        step = -(-len(queries) // RECALL_QUERIES)
+        return self._index.recall(queries[::step], k)
 
 
 def pair_scores(

@@ -211,3 +211,20 @@ def test_an_arrow_table_gives_an_arrow_table() -> None:
     assert got.column_names == ["query", "answer", "negative", "scores"]
     assert got["negative"].to_pylist() == ["d1", "d2"]
     np.testing.assert_allclose(got["scores"].to_pylist(), [[0.9, 0.5], [0.9, 0.4]], atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", ["faiss-ivf", "faiss-hnsw"])
+def test_approximate_backend_says_what_it_finds(
+    backend: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = on_a_line(*np.linspace(0.9, -0.9, 50))
+    assert negatives(model, backend=backend, max_score=0.0) == negatives(model, max_score=0.0)
+    negatives(model, backend=backend, verbose=True)
+    assert f"{backend} finds 100.0% of the 3 nearest documents." in capsys.readouterr().out
+
+
+def test_backend_cannot_replace_a_similarity_of_the_model() -> None:
+    model = on_a_line(0.9, 0.5)
+    model.similarity_fn_name = "manhattan"
+    with pytest.raises(MiningError, match="knows cosine and dot product"):
+        negatives(model, backend="faiss-hnsw")
