@@ -1,4 +1,4 @@
-"""Train any sentence-transformers model on graded pairs with our loss and batches: a minute."""
+"""Train any sentence-transformers model on graded pairs with our loss, miner and batches."""
 
 from datasets import Dataset
 from sentence_transformers import (
@@ -9,6 +9,7 @@ from sentence_transformers import (
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from ssra_engine import mine_hard_negatives
 from ssra_engine.embedder import GradedMatryoshkaLoss
 from ssra_engine.embedder.batches import distinct_batches
 
@@ -27,13 +28,19 @@ rows = [
     for c, d in pairs
     if a == c
 ]
+# Two hard negatives for each pair, none of which is known to be as good as its positive.
+mined = mine_hard_negatives(
+    Dataset.from_list(rows), model, grade_column_name="label", num_negatives=2,
+    output_format="n-tuple", verbose=False,
+)  # fmt: skip
+mined = mined.map(lambda row: {"label": row["grades"][0]}, remove_columns="grades")
 trainer = SentenceTransformerTrainer(
     model=model,
     args=SentenceTransformerTrainingArguments(
-        output_dir="scratch/example", num_train_epochs=20, per_device_train_batch_size=8,
+        output_dir="scratch/example", num_train_epochs=8, per_device_train_batch_size=8,
         learning_rate=0.05, batch_sampler=distinct_batches(), report_to="none", seed=0,
     ),
-    train_dataset=Dataset.from_list(rows),
+    train_dataset=mined,
     loss=GradedMatryoshkaLoss(model, dims=(8, 16, 32)),
 )  # fmt: skip
 trainer.train()
