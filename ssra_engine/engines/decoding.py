@@ -30,13 +30,13 @@ class Decoded:
     Attributes:
         tokens: int32[B, max_new_tokens].
         length: int32[B], tokens generated, with the one that ended the completion.
-        logprob: float64[B].
+        logprobs: float32[B, max_new_tokens], of the tokens.
         stopped: bool[B], ended by a stop string or an end token.
     """
 
     tokens: np.ndarray
     length: np.ndarray
-    logprob: np.ndarray
+    logprobs: np.ndarray
     stopped: np.ndarray
 
     @classmethod
@@ -45,15 +45,22 @@ class Decoded:
         return cls(
             np.zeros((branches, max_new_tokens), np.int32),
             np.zeros(branches, np.int32),
-            np.zeros(branches, np.float64),
+            np.zeros((branches, max_new_tokens), np.float32),
             np.zeros(branches, bool),
         )
+
+    @property
+    def logprob(self) -> np.ndarray:
+        """Of each completion, float64[B]."""
+        inside = np.arange(self.logprobs.shape[1]) < self.length[:, None]
+        total: np.ndarray = np.where(inside, self.logprobs, 0).sum(1, dtype=np.float64)
+        return total
 
     def append(self, branches: np.ndarray, tokens: np.ndarray, logprobs: np.ndarray) -> None:
         """One more token for each of `branches`."""
         self.tokens[branches, self.length[branches]] = tokens
+        self.logprobs[branches, self.length[branches]] = logprobs
         self.length[branches] += 1
-        self.logprob[branches] += logprobs
 
 
 def decode(

@@ -16,13 +16,19 @@ import pyarrow as pa
 import torch
 
 from ssra_engine.engines.causal_lm import TreeModel
+from ssra_engine.engines.completions import (
+    Draws,
+    check_sampling,
+    completion_rows,
+    distinct_columns,
+    plan_draws,
+)
 from ssra_engine.engines.decoding import Decoded, decode
-from ssra_engine.engines.engine import GENERATED, Engine, Sampling, scored_schema
+from ssra_engine.engines.engine import Engine, Sampling, scored_schema
 from ssra_engine.engines.scheduler import Prompts, Tree, grow_trees, pack_trees, read_prompts
 from ssra_engine.engines.stopping import StopRules
 from ssra_engine.engines.token_tree import lay_out
 from ssra_engine.errors import EngineError
-from ssra_engine.keys import mix
 from ssra_engine.models.backbone import load_backbone
 from ssra_engine.models.prompt_tokens import PromptTokens
 
@@ -97,7 +103,7 @@ class TorchEngine(Engine):
         label_ids = self._tokens.label_ids(labels)
         for batch in batches:
             started = time.perf_counter()
-            logits = self._score(read_prompts(batch, self._tokens), label_ids)
+            logits = self.score_prompts(read_prompts(batch, self._tokens), label_ids)
             self.stats.requests += batch.num_rows
             self.stats.seconds += time.perf_counter() - started
             values = pa.FixedSizeListArray.from_arrays(pa.array(logits.ravel()), len(labels))
@@ -111,19 +117,22 @@ class TorchEngine(Engine):
         A completion's `token_ids` and `logprob` include the token that ended it. `logprob` is that
         of the model itself, whatever the temperature.
         """
-        _check(sampling)
+        check_sampling(sampling)
         for batch in batches:
             started = time.perf_counter()
             prompts = read_prompts(batch, self._tokens)
             seeds = batch.column("seed").to_numpy().astype(np.uint64)
-            rows = self._generate(prompts, seeds, sampling)
+            draws = plan_draws(prompts, seeds, sampling)
+            rules = self._stop_rules(sampling.stop)
+            decoded = self.complete_prompts(prompts, draws, sampling, rules)
+            rows = completion_rows(decoded, draws, rules, self._tokens)
             self.stats.requests += batch.num_rows
             self.stats.seconds += time.perf_counter() - started
             yield rows
 
-    def _score(self, prompts: Prompts, label_ids: list[int]) -> np.ndarray:
-        """float32[R, L]."""
-        first, again = _distinct_requests(np.stack([prompts.prefix, prompts.suffix]))
+    def score_prompts(self, prompts: Prompts, label_ids: list[int]) -> np.ndarray:
+        """Logits of the labels after each of R prompts, float32[R, L]."""
+        first, again = distinct_columns(np.stack([prompts.prefix, prompts.suffix]))
         logits = np.empty((len(first), len(label_ids)), np.float32)
         trees = grow_trees(prompts, first, self._context, 0)
         for batch in pack_trees(trees, min(self._batch_tokens, _SCORING_TOKENS), 0):
@@ -134,44 +143,23 @@ class TorchEngine(Engine):
         scores: np.ndarray = logits[again]
         return scores
 
-    def _generate(self, prompts: Prompts, seeds: np.ndarray, sampling: Sampling) -> pa.RecordBatch:
-        parts = np.stack([prompts.prefix, prompts.suffix, seeds.view(np.int64)])
-        first, again = _distinct_requests(parts[:2] if sampling.temperature == 0 else parts)
-        draws = sampling.n if sampling.temperature > 0 else 1
-        request = np.repeat(first, draws)
-        keys = mix(seeds[request], np.tile(np.arange(draws), len(first)))
-        rules = self._stop_rules(sampling.stop)
-        decoded = Decoded.empty(len(request), sampling.max_new_tokens)
-        trees = grow_trees(prompts, request, self._context, sampling.max_new_tokens)
+    def complete_prompts(
+        self, prompts: Prompts, draws: Draws, sampling: Sampling, rules: StopRules
+    ) -> Decoded:
+        """The completions of `draws`, in their order."""
+        decoded = Decoded.empty(len(draws.request), sampling.max_new_tokens)
+        trees = grow_trees(prompts, draws.request, self._context, sampling.max_new_tokens)
         for batch in pack_trees(trees, self._batch_tokens, sampling.max_new_tokens):
             layout = lay_out(batch, self._pad_id)
-            decode(self._model, layout, sampling, rules=rules, keys=keys, decoded=decoded)
+            decode(self._model, layout, sampling, rules=rules, keys=draws.keys, decoded=decoded)
         self._count(prompts, trees)
         self.stats.generated_tokens += int(decoded.length.sum())
-        sample = np.tile(np.arange(sampling.n), len(prompts))
-        branch = np.repeat(again * draws, sampling.n) + np.minimum(sample, draws - 1)
-        return self._completions(decoded, branch, sample, sampling.n, rules)
+        return decoded
 
-    def _completions(
-        self, decoded: Decoded, branch: np.ndarray, sample: np.ndarray, n: int, rules: StopRules
-    ) -> pa.RecordBatch:
-        """Rows of `GENERATED`: row i takes branch[i]."""
-        rows = [ids[:end] for ids, end in zip(decoded.tokens.tolist(), decoded.length, strict=True)]
-        texts = pa.array([rules.cut(text) for text in self._tokens.texts(rows)], pa.string())
-        taken = pa.array(branch)
-        return pa.RecordBatch.from_arrays(
-            [
-                pa.array(np.arange(len(branch), dtype=np.int32) // n),
-                pa.array(sample.astype(np.int16)),
-                texts.take(taken),
-                pa.array(rows, pa.list_(pa.int32())).take(taken),
-                pa.array(decoded.logprob[branch].astype(np.float32)),
-                pa.array(["length", "stop"]).take(
-                    pa.array(decoded.stopped[branch].astype(np.int8))
-                ),
-            ],
-            schema=GENERATED,
-        )
+    def end_rules(self, end_ids: Sequence[int]) -> StopRules:
+        """Rules by which a completion ends with one of `end_ids` and nothing else."""
+        vocabulary = max(self._model.vocabulary, self._tokens.vocabulary)
+        return StopRules(self._tokens, (), end_ids, (), vocabulary)
 
     def _stop_rules(self, stop: tuple[str, ...]) -> StopRules:
         if stop not in self._rules:
@@ -187,12 +175,6 @@ class TorchEngine(Engine):
         computed = sum(len(tree.prefix) + tree.suffix_tokens for tree in trees)
         self.stats.prompt_tokens += total
         self.stats.shared_tokens += total - computed
-
-
-def _distinct_requests(parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """First row of each distinct column of `parts`, and which of them each column is."""
-    _, first, again = np.unique(parts, axis=1, return_index=True, return_inverse=True)
-    return first, again.reshape(-1)
 
 
 def _size(model: Any) -> str:
@@ -224,14 +206,3 @@ def _end_ids(model: Any, tokenizer: Any) -> list[int]:
         ids.update(value if isinstance(value, list) else [value])
     vocabulary = model.get_output_embeddings().weight.shape[0]
     return sorted(int(i) for i in ids if i is not None and 0 <= i < vocabulary)
-
-
-def _check(sampling: Sampling) -> None:
-    if sampling.n < 1 or sampling.max_new_tokens < 1:
-        raise EngineError("n and max_new_tokens must be at least 1.")
-    if not 0 <= sampling.min_new_tokens <= sampling.max_new_tokens:
-        raise EngineError("min_new_tokens must lie between 0 and max_new_tokens.")
-    if sampling.temperature < 0 or not 0 < sampling.top_p <= 1:
-        raise EngineError("temperature must be at least 0, and top_p above 0 and at most 1.")
-    if "" in sampling.stop:
-        raise EngineError("a stop string must not be empty.")
