@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import xxhash
 
 from ssra_engine.calibration import Calibration
 from ssra_engine.config import Config, load_config
+from ssra_engine.content import content_key
 from ssra_engine.engines import load_engine
 from ssra_engine.engines.engine import Engine
 from ssra_engine.errors import ConfigError, EngineError
@@ -22,7 +22,6 @@ __all__ = ["MANIFEST", "Engines", "content_key", "engine_options", "open_roles",
 
 MANIFEST = "manifest.json"
 _MEND = "Make it anew with `ssra-engine build`, or give the right --engines"
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -125,25 +124,6 @@ def engine_options(built: Config, backend: str, run: Config | None = None) -> di
             "max_document_tokens": built.model.max_document_tokens,
         }
     return options
-
-
-def content_key(path: str | Path) -> str:
-    """XXH3-128 over the bytes of a file, or over the names and bytes of a folder's files.
-
-    Raises:
-        EngineError: there is nothing at `path`.
-    """
-    path = Path(path)
-    digest = xxhash.xxh3_128()
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    if not path.exists():
-        raise EngineError(f"{path}: no such file or folder.")
-    for file in files:
-        digest.update(str(file.relative_to(path)).encode())
-        with file.open("rb") as stream:
-            while chunk := stream.read(_CHUNK):
-                digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _retrain(engines: Engines, d2q: pa.Table, target: Path, seed: int) -> None:
