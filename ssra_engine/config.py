@@ -15,6 +15,7 @@ from ssra_engine.errors import ConfigError
 
 __all__ = [
     "PRESETS",
+    "ActorConfig",
     "AnnotateConfig",
     "Config",
     "EngineConfig",
@@ -24,6 +25,7 @@ __all__ = [
     "ModelConfig",
     "OutputConfig",
     "RefineConfig",
+    "RunnerConfig",
     "SynthesizeConfig",
     "TinyConfig",
     "TrainConfig",
@@ -178,6 +180,14 @@ class FilterConfig(_Section):
         "global",
         description="one sample per (query, target) in the whole output, or only per document",
     )
+    near_duplicates: Literal["none", "document", "global"] = Field(
+        "document",
+        description="reject near duplicates nowhere, among the queries of a document, or also "
+        "among those of one target in the whole output",
+    )
+    similarity: float = Field(
+        0.8, gt=0, le=1, description="share of 3-grams from which queries are near duplicates"
+    )
 
 
 class RefineConfig(_Section):
@@ -195,6 +205,31 @@ class EngineConfig(_Section):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     batch_tokens: int = Field(8192, ge=64)
     threads: int | None = Field(None, ge=1)
+
+
+class ActorConfig(_Section):
+    """Ray actors that hold one model."""
+
+    replicas: int = Field(1, ge=1, description="actors, each of which loads the model")
+    cpus: float = Field(1.0, ge=0, description="of each")
+    gpus: float = Field(0.0, ge=0, description="of each")
+
+
+class RunnerConfig(_Section):
+    """Where the engines run; it changes no row."""
+
+    kind: Literal["local", "ray"] = "local"
+    address: str | None = Field(
+        None, description="Ray cluster, such as auto; without it one is started on this machine"
+    )
+    actors: dict[Literal["score", "query", "comparator"], ActorConfig] = Field(
+        {}, description="by role"
+    )
+    shards_at_once: int = Field(4, ge=1, description="shards worked on at a time with Ray")
+    timeout_seconds: float = Field(
+        600.0, gt=0, description="an actor that takes longer for a batch is started again"
+    )
+    retries: int = Field(3, ge=0, description="times a batch is sent again when its actor fails")
 
 
 class OutputConfig(_Section):
@@ -216,6 +251,7 @@ class Config(_Section):
     filter: FilterConfig = FilterConfig()
     refine: RefineConfig = RefineConfig()
     engine: EngineConfig = EngineConfig()
+    runner: RunnerConfig = RunnerConfig()
     output: OutputConfig = OutputConfig()
 
     @field_validator("grades")

@@ -27,6 +27,7 @@ REASONS = (
     "too_long",
     "copied",
     "duplicate",
+    "near_duplicate",
     "score_mismatch",
     "low_confidence",
     "pairwise_inconsistent",

@@ -19,6 +19,8 @@ from ssra_engine.stages.accept import compete
 
 __all__ = ["Scored", "read_scored", "take_rows"]
 
+# Reasons of scored samples that a threshold of another height would not have kept either.
+_BARRED = ("error", "near_duplicate", "pairwise_inconsistent")
 _COLUMNS = ("query", "doc_id", "target", "confidence", "seed", "reason")
 
 
@@ -27,9 +29,9 @@ class Scored:
     """Samples of the final synthesis that may be accepted, in the order of the output's parts.
 
     These are the samples that passed the checks of their text and were scored, whatever the score
-    filter said, except those that the pairwise filter rejected and, of samples that say the same,
-    all but the surest (`stages.accept.compete`). The pairwise filter compared only samples that the
-    score filter had kept; those below are in.
+    filter said, except near duplicates, those that the pairwise filter rejected and, of samples
+    that say the same, all but the surest (`stages.accept.compete`). Both of these filters looked
+    only at samples that the score filter had kept; those below are in.
 
     Attributes:
         row: place among all rows of the parts, see `take_rows`, int64[N], ascending.
@@ -103,7 +105,7 @@ def _read_columns(outputs: Outputs) -> list[np.ndarray]:
         for path in files:
             table = _read(path, _COLUMNS)
             codes = encode_reasons(table.column("reason"))
-            barred = (reason_code("error"), reason_code("pairwise_inconsistent"))
+            barred = [reason_code(reason) for reason in _BARRED]
             scored = table.column("confidence").is_valid().to_numpy() & ~np.isin(codes, barred)
             rows = np.flatnonzero(scored)
             table = table.take(pa.array(rows))

@@ -34,6 +34,7 @@ from ssra_engine.stages.filter import (
     document_forms,
     score,
 )
+from ssra_engine.stages.near_duplicates import near_repeats
 from ssra_engine.stages.synthesize import Asked, ask, generate, request_batches, sample_seeds
 
 __all__ = ["Job", "failed_documents", "synthesize_shard"]
@@ -143,8 +144,8 @@ class _Documents:
 class _Samples:
     """N samples over G grades, in columns; the filters fill in `code` and `probs`.
 
-    `document` indexes the shard, `target` is a grade, `key` hashes the normalised query, `code` is
-    of `reasons`, and `probs`, float32[N, G], is not a number until scored.
+    `document` indexes the shard, `target` is a grade, `key` hashes the normalised query (`form`),
+    `code` is of `reasons`, and `probs`, float32[N, G], is not a number until scored.
     """
 
     document: np.ndarray
@@ -152,6 +153,7 @@ class _Samples:
     sample: np.ndarray
     seed: np.ndarray
     query: pa.StringArray
+    form: pa.StringArray
     key: np.ndarray
     code: np.ndarray
     probs: np.ndarray
@@ -209,7 +211,7 @@ def _synthesize(rows: pa.RecordBatch, job: Job, tick: _Tick) -> pa.Table:
         asked_before += short
         # Progress follows the first wave, half of it for each engine; later ones are short.
         count = _counter(
-            tick if wave == 0 else _after(0, None), len(rows) / len(asked.document) / 2
+            tick if wave == 0 else lambda _: tick(len(rows)), len(rows) / len(asked.document) / 2
         )
         fresh = _generate(asked, documents, job, count)
         samples = fresh if samples is None else samples + fresh
@@ -256,7 +258,9 @@ def _generate(
         max_query_chars=config.filter.max_query_chars,
     )
     probs = np.full((len(queries), len(config.grades)), np.nan, np.float32)
-    return _Samples(asked.document, asked.target, asked.sample, seeds, queries, keys, codes, probs)
+    return _Samples(
+        asked.document, asked.target, asked.sample, seeds, queries, normalised, keys, codes, probs
+    )
 
 
 def _judge(samples: _Samples, documents: _Documents, job: Job, tick: Callable[[int], None]) -> None:
@@ -268,6 +272,10 @@ def _judge(samples: _Samples, documents: _Documents, job: Job, tick: Callable[[i
     codes[unscored & repeats(cells, texts)] = reason_code("duplicate")
     _score(samples, np.flatnonzero(unscored & (codes == KEPT)), documents, job, tick)
     codes[repeats(mix(samples.key, samples.document), codes == KEPT)] = reason_code("duplicate")
+    settings = job.config.filter
+    if settings.near_duplicates != "none":
+        near = near_repeats(samples.form, samples.document, codes == KEPT, settings.similarity)
+        codes[near] = reason_code("near_duplicate")
     _compare(samples, np.flatnonzero(codes == KEPT), documents, job)
 
 

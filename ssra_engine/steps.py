@@ -98,7 +98,7 @@ class Steps:
                 per_grade=settings.per_grade,
                 attempts=settings.attempts,
             )
-        end_section(section, config.filter.duplicates, config.targets)
+        end_section(section, config.filter, config.targets)
         return self._summarize(documents)
 
     def timing(self, seconds: float) -> dict[str, Any]:
@@ -158,7 +158,7 @@ class Steps:
                 per_grade=config.refine.samples,
                 attempts=1,
             )
-        end_section(section, config.filter.duplicates, config.targets)
+        end_section(section, config.filter, config.targets)
         if not self._models.folder(number).exists():
             self._models.close()
             self._progress.begin(f"training the query model, round {number}", 0, 0)

@@ -19,6 +19,7 @@ from ssra_engine.keys import normalise
 from ssra_engine.roles import fake_roles
 from ssra_engine.run import RunResult, plan, run
 from ssra_engine.schema import REASONS, REJECTED, SYNTHETIC
+from ssra_engine.stages.near_duplicates import near_repeats
 
 
 def _config(**settings: Any) -> Config:
@@ -92,6 +93,34 @@ def test_global_duplicates_leave_the_first(tmp_path: Path) -> None:
     rejected = _rows(tmp_path / "one/rejected")
     duplicates = rejected.filter(pc.equal(rejected.column("reason"), "duplicate"))
     assert sum(not one for one in first) <= len(duplicates)
+
+
+def test_global_near_duplicates_leave_the_first_of_each_target(tmp_path: Path) -> None:
+    config = {"refine__rounds": 0, "filter__similarity": 0.5, "filter__duplicates": "document"}
+    for shards in (7, 100):
+        name = f"near-{shards}"
+        _run(
+            tmp_path,
+            name,
+            filter__near_duplicates="global",
+            output__shard_documents=shards,
+            **config,
+        )
+    _run(tmp_path, "all", output__shard_documents=7, **config)
+    everything, kept = (_rows(tmp_path / name / "synthetic") for name in ("all", "near-7"))
+    assert kept.equals(_rows(tmp_path / "near-100/synthetic"))
+    near = near_repeats(
+        normalise(everything.column("query").combine_chunks()),
+        everything.column("target").to_numpy(),
+        np.ones(len(everything), bool),
+        0.5,
+    )
+    assert kept.equals(everything.filter(pa.array(~near)))
+    rejected = _rows(tmp_path / "near-7/rejected").column("reason").cast(pa.string())
+    before = _rows(tmp_path / "all/rejected").column("reason").cast(pa.string())
+    more = pc.sum(pc.equal(rejected, "near_duplicate")).as_py()
+    fewer = pc.sum(pc.equal(before, "near_duplicate")).as_py() or 0
+    assert more - fewer == near.sum() > 0
 
 
 @pytest.mark.parametrize("shard_documents", [1, 9, 100])

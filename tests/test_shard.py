@@ -199,6 +199,40 @@ def test_a_repeated_query_is_kept_once_at_the_grade_it_has() -> None:
     assert Counter(row["reason"] for row in rows)["duplicate"] > len(rows) / 2
 
 
+_STEMS = ("alphabet", "bicycles", "chestnut", "dolphins")
+
+
+class _Wordy(FakeEngine):
+    """Writes long queries of which many differ in their last character only."""
+
+    def generate_batches(
+        self, batches: Iterable[pa.RecordBatch], sampling: Sampling
+    ) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            (rows,) = super().generate_batches([batch], sampling)
+            seeds = batch.column("seed").to_pylist()
+            words = [
+                f"{_STEMS[seed % 4]} one after another in snow {seed >> 60:x}" for seed in seeds
+            ]
+            column = rows.schema.get_field_index("text")
+            yield rows.set_column(column, "text", pa.array(words)).cast(rows.schema)
+
+
+def test_near_duplicates_within_a_document_are_rejected() -> None:
+    documents = make_documents(60)
+    kept: dict[str, int] = {}
+    for setting in ("none", "document"):
+        job = _job(4, 3, query=_Wordy(), filter__near_duplicates=setting)
+        table = synthesize_shard(documents, job)
+        rows = _kept(table)
+        stems = Counter((row["doc_id"], row["query"][:8]) for row in rows)
+        reasons = Counter(row["reason"] for row in table.to_pylist())
+        kept[setting] = len(rows)
+        assert (max(stems.values()) == 1) == (setting == "document")
+        assert (reasons["near_duplicate"] > 0) == (setting == "document")
+    assert kept["document"] < kept["none"]
+
+
 def test_a_document_does_not_depend_on_its_neighbours() -> None:
     documents, job = make_documents(90), _job()
     whole = synthesize_shard(documents, job)

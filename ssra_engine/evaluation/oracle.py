@@ -82,7 +82,8 @@ def agreement(
     code = samples.column("reason").to_numpy()
     target = samples.column("target").to_numpy()
     scored = samples.column("grade").is_valid().to_numpy()
-    ordered = (code == KEPT) | ((code == reason_code("duplicate")) & scored)
+    repeated = np.isin(code, [reason_code("duplicate"), reason_code("near_duplicate")])
+    ordered = (code == KEPT) | (repeated & scored)
     masks = (
         samples.column("sample").to_numpy() < first_wave,
         ordered | (code == reason_code("pairwise_inconsistent")),

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssra_engine.stages import deduplicate
 from ssra_engine.stages.deduplicate import find_repeats, repeats, sample_keys
 
 
@@ -32,18 +31,14 @@ def test_the_first_living_row_of_a_key_stays(rows: list[tuple[int, bool]]) -> No
     assert got.tolist() == _by_hand(keys, alive)
 
 
-@pytest.mark.parametrize("bucket_rows", [1, 100, 1 << 19])
+@pytest.mark.parametrize("held", [1, 100, 1 << 18])
 @pytest.mark.parametrize("chunk", [1, 13, 1000])
-def test_on_disk_as_in_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bucket_rows: int, chunk: int
-) -> None:
-    monkeypatch.setattr(deduplicate, "_BUCKET_ROWS", bucket_rows)
-    monkeypatch.setattr(deduplicate, "_MOST_BUCKETS", 16)
+def test_on_disk_as_in_memory(tmp_path: Path, held: int, chunk: int) -> None:
     random = np.random.default_rng(3)
     keys = random.integers(0, 2**64, 150, dtype=np.uint64)[random.integers(0, 150, 500)]
     alive = random.random(500) < 0.8
     chunks = ((keys[i : i + chunk], alive[i : i + chunk]) for i in range(0, 500, chunk))
-    got = find_repeats(chunks, 500, tmp_path)
+    got = find_repeats(chunks, 500, tmp_path, held)
     assert got.astype(bool).tolist() == _by_hand(keys.tolist(), alive.tolist())
 
 
