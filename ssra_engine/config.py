@@ -11,6 +11,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from ssra_engine.budget import parse_budget
 from ssra_engine.errors import ConfigError
 
 __all__ = [
@@ -159,11 +160,24 @@ class SynthesizeConfig(_Section):
     grades: tuple[int, ...] | None = Field(None, description="target grades; default: all")
     per_grade: int = Field(1, ge=1, description="accepted samples per document and grade")
     attempts: int = Field(
-        1, ge=1, description="waves of sampling; a later wave asks only for what is still short"
+        3, ge=1, description="waves of sampling; a later wave asks only for what is still short"
+    )
+    budget: str | None = Field(
+        None,
+        description="most of the final synthesis: so many samples, tokens written by the query "
+        "model, or seconds, as in 20000 samples; with seconds the rows depend on the machine",
     )
     temperature: float = Field(1.0, ge=0)
     top_p: float = Field(0.95, gt=0, le=1)
     max_new_tokens: int = Field(32, ge=1)
+
+
+    @field_validator("budget")
+    @classmethod
+    def _readable(cls, budget: str | None) -> str | None:
+        if budget is not None:
+            parse_budget(budget)
+        return budget
 
 
 class FilterConfig(_Section):

@@ -20,7 +20,7 @@ from ssra_engine.schema import REASONS, REJECTED, SYNTHETIC
 from ssra_engine.section import Section
 from ssra_engine.stages.deduplicate import find_repeats
 from ssra_engine.stages.near_duplicates import find_near_repeats
-from ssra_engine.tally import count_samples
+from ssra_engine.tally import count_costs, count_samples
 
 __all__ = ["end_section"]
 
@@ -39,8 +39,8 @@ def end_section(section: Section, settings: FilterConfig, targets: tuple[int, ..
     rows = sum(record["rows"] for record in section.shards.values())
     with section.store.scratch() as scratch:
         codes = _find_duplicates(section, settings, rows, scratch)
-        counts, failed = _write_parts(section, codes, targets)
-    section.end(counts=counts.tolist(), failed=failed)
+        counts, costs, failed = _write_parts(section, codes, targets)
+    section.end(counts=counts.tolist(), costs=costs.tolist(), failed=failed)
 
 
 def _find_duplicates(
@@ -82,8 +82,9 @@ def _kept_queries(
 
 def _write_parts(
     section: Section, found: np.ndarray, targets: tuple[int, ...]
-) -> tuple[np.ndarray, int]:
+) -> tuple[np.ndarray, np.ndarray, int]:
     counts, failed, start = np.zeros((len(targets), 1 + len(REASONS)), np.int64), 0, 0
+    costs = np.zeros((len(targets), 2), np.int64)
     for number, shards in enumerate(section.parts()):
         staged = pa.concat_tables([section.read(index) for index in shards])
         staged = _reject(staged, found[start : start + len(staged)])
@@ -91,6 +92,7 @@ def _write_parts(
         of_part, failed_of_part = count_samples(staged, targets)
         counts += of_part
         failed += failed_of_part
+        costs += count_costs(staged, targets)
         if not section.part_written(number):
             kept = pc.is_null(staged.column("reason"))
             section.write_part(
@@ -98,7 +100,7 @@ def _write_parts(
                 staged.filter(kept).select(SYNTHETIC.names),
                 staged.filter(pc.invert(kept)).select(REJECTED.names),
             )
-    return counts, failed
+    return counts, costs, failed
 
 
 def _reject(staged: pa.Table, found: np.ndarray) -> pa.Table:

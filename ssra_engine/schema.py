@@ -117,5 +117,11 @@ REJECTED = pa.schema(
 )
 
 #: One shard of a run before its end: every sample, `reason` null where it is kept, with the key
-#: (`stages.deduplicate.sample_keys`) of each.
-STAGED = pa.schema([*REJECTED, pa.field("key", pa.uint64(), nullable=False)])
+#: (`stages.deduplicate.sample_keys`) of each and the tokens that the query model wrote.
+STAGED = pa.schema(
+    [
+        *REJECTED,
+        pa.field("key", pa.uint64(), nullable=False),
+        pa.field("tokens", pa.int32()),
+    ]
+)

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ssra_engine.budget import Budget
 from ssra_engine.config import Config
 from ssra_engine.engines.engine import Engine, Sampling
 from ssra_engine.errors import EngineError
@@ -24,7 +25,7 @@ from ssra_engine.prompts import COMPARATOR_TEMPLATE, STOP, collapse_whitespace
 from ssra_engine.reasons import KEPT, decode_reasons, reason_code
 from ssra_engine.roles import Roles
 from ssra_engine.schema import STAGED
-from ssra_engine.stages.balance import count_accepted, shortfall
+from ssra_engine.stages.balance import affordable, count_accepted, likely_kept, shortfall
 from ssra_engine.stages.compare import contradictions, expected_grade, prefer
 from ssra_engine.stages.deduplicate import repeats, sample_keys
 from ssra_engine.stages.filter import (
@@ -60,6 +61,10 @@ class Job:
         per_grade: accepted samples wanted per document and target grade.
         attempts: waves of sampling.
         comparator: judges pairs of queries; None leaves that to the score model's grades.
+        budget: of samples or tokens over all documents; None, or seconds, for no limit here.
+        documents: how many share the budget.
+        acceptance: chance of a sample to be kept at each target, before anything is known of the
+            document, float64[targets]; says which samples come first where the budget is short.
     """
 
     config: Config
@@ -70,9 +75,14 @@ class Job:
     per_grade: int
     attempts: int
     comparator: Engine | None = None
+    budget: Budget | None = None
+    documents: int = 0
+    acceptance: np.ndarray | None = None
 
 
-def synthesize_shard(documents: pa.RecordBatch, job: Job, tick: _Tick | None = None) -> pa.Table:
+def synthesize_shard(
+    documents: pa.RecordBatch, job: Job, tick: _Tick | None = None, first: int = 0
+) -> pa.Table:
     """All samples of a shard, kept and rejected, ordered by (document, target, sample).
 
     When an engine fails, the shard is halved until the failing documents are found; each becomes
@@ -82,6 +92,8 @@ def synthesize_shard(documents: pa.RecordBatch, job: Job, tick: _Tick | None = N
         documents: rows of `schema.CORPUS`.
         job: what to do.
         tick: told now and then how many documents' worth of work is done.
+        first: place of the shard's first document among all, which decides on its share of a
+            budget.
 
     Returns:
         rows of `schema.STAGED`.
@@ -96,7 +108,7 @@ def synthesize_shard(documents: pa.RecordBatch, job: Job, tick: _Tick | None = N
         start, stop = pending.pop()
         part = documents.slice(start, stop - start)
         try:
-            tables.append(_synthesize(part, job, _after(start, tick)))
+            tables.append(_synthesize(part, job, _after(start, tick), first + start))
         except _EngineCallError as failure:
             if len(part) > 1:
                 middle = (start + stop) // 2
@@ -145,7 +157,8 @@ class _Samples:
     """N samples over G grades, in columns; the filters fill in `code` and `probs`.
 
     `document` indexes the shard, `target` is a grade, `key` hashes the normalised query (`form`),
-    `code` is of `reasons`, and `probs`, float32[N, G], is not a number until scored.
+    `code` is of `reasons`, `probs`, float32[N, G], is not a number until scored, and `tokens` is
+    how many the query model wrote.
     """
 
     document: np.ndarray
@@ -157,6 +170,7 @@ class _Samples:
     key: np.ndarray
     code: np.ndarray
     probs: np.ndarray
+    tokens: np.ndarray
 
     def __add__(self, later: _Samples) -> _Samples:
         pairs = [(getattr(self, field.name), getattr(later, field.name)) for field in fields(self)]
@@ -195,7 +209,7 @@ def _counter(tick: _Tick, per_request: float) -> Callable[[int], None]:
     return count
 
 
-def _synthesize(rows: pa.RecordBatch, job: Job, tick: _Tick) -> pa.Table:
+def _synthesize(rows: pa.RecordBatch, job: Job, tick: _Tick, first: int) -> pa.Table:
     config = job.config
     documents = _Documents(
         rows,
@@ -203,10 +217,17 @@ def _synthesize(rows: pa.RecordBatch, job: Job, tick: _Tick) -> pa.Table:
         hash_strings(rows.column("doc_id"), config.seed),
         document_forms(rows, config.filter.max_query_chars),
     )
-    short = np.full((len(rows), len(config.targets)), job.per_grade)
-    asked_before = np.zeros_like(short)
+    accepted = np.zeros((len(rows), len(config.targets)), np.int64)
+    asked_before = np.zeros_like(accepted)
     samples: _Samples | None = None
     for wave in range(job.attempts):
+        short = shortfall(accepted, job.per_grade)
+        most = _allowance(samples, job, first, len(rows))
+        if most is not None:
+            chance = np.full(len(config.targets), 0.5) if job.acceptance is None else job.acceptance
+            short = affordable(short, most, likely_kept(accepted, asked_before, chance))
+        if not short.any():
+            break
         asked = ask(short, asked_before, config.targets)
         asked_before += short
         # Progress follows the first wave, half of it for each engine; later ones are short.
@@ -220,11 +241,24 @@ def _synthesize(rows: pa.RecordBatch, job: Job, tick: _Tick) -> pa.Table:
         accepted = count_accepted(
             samples.document[kept], samples.target[kept], len(rows), config.targets
         )
-        short = shortfall(accepted, job.per_grade)
-        if not short.any():
-            break
-    assert samples is not None
+    if samples is None:
+        return STAGED.empty_table()
     return _to_table(rows, samples, job.round_number)
+
+
+def _allowance(samples: _Samples | None, job: Job, first: int, documents: int) -> np.ndarray | None:
+    """Samples that each document may still ask for, int64[documents]; None without a limit.
+
+    A sample that is not written yet counts as its longest, so a budget of tokens is never exceeded.
+    """
+    if job.budget is None or job.budget.unit == "seconds":
+        return None
+    left = job.budget.shares(job.documents, first, documents)
+    in_tokens = job.budget.unit == "tokens"
+    if samples is not None:
+        spent = samples.tokens if in_tokens else None
+        left -= np.bincount(samples.document, spent, documents).astype(np.int64)
+    return left // job.config.synthesize.max_new_tokens if in_tokens else left
 
 
 def _generate(
@@ -244,7 +278,7 @@ def _generate(
     suffixes = pa.array(questions, pa.string()).take(pa.array(column))
     batches = request_batches(documents.prefixes, asked.document, suffixes, seeds)
     with _engine_call():
-        texts, ended = generate(job.query, batches, sampling, tick)
+        texts, ended, tokens = generate(job.query, batches, sampling, tick)
     queries = collapse_whitespace(texts)
     normalised = normalise(queries)
     keys = hash_strings(normalised)
@@ -259,7 +293,16 @@ def _generate(
     )
     probs = np.full((len(queries), len(config.grades)), np.nan, np.float32)
     return _Samples(
-        asked.document, asked.target, asked.sample, seeds, queries, normalised, keys, codes, probs
+        document=asked.document,
+        target=asked.target,
+        sample=asked.sample,
+        seed=seeds,
+        query=queries,
+        form=normalised,
+        key=keys,
+        code=codes,
+        probs=probs,
+        tokens=tokens,
     )
 
 
@@ -346,6 +389,7 @@ def _to_table(rows: pa.RecordBatch, samples: _Samples, round_number: int) -> pa.
         reason=decode_reasons(code),
         message=pc.if_else(pa.array(wrong), "the score is not a number", None),
         key=pa.array(sample_keys(samples.key[order], target)),
+        tokens=pa.array(samples.tokens[order]),
     )
 
 

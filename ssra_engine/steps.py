@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
+from ssra_engine.budget import Budget, acceptance, parse_budget
 from ssra_engine.config import Config
 from ssra_engine.corpus import Corpus
 from ssra_engine.ending import end_section
@@ -21,10 +22,11 @@ from ssra_engine.keys import mix
 from ssra_engine.refine import sample_documents, survivors
 from ssra_engine.roles import Roles
 from ssra_engine.runners.local import run_shards
+from ssra_engine.schema import STAGED
 from ssra_engine.section import Section
 from ssra_engine.shard import Job, failed_documents, synthesize_shard
 from ssra_engine.store import Store
-from ssra_engine.tally import describe
+from ssra_engine.tally import describe, describe_costs
 
 __all__ = ["NoProgress", "Progress", "Steps", "shard_count"]
 
@@ -90,6 +92,7 @@ class Steps:
                 )
             )
             settings = config.synthesize
+            budget = None if settings.budget is None else parse_budget(settings.budget)
             self._synthesize(
                 section,
                 shards,
@@ -97,6 +100,7 @@ class Steps:
                 version=config.refine.rounds,
                 per_grade=settings.per_grade,
                 attempts=settings.attempts,
+                budget=budget,
             )
         end_section(section, config.filter, config.targets)
         return self._summarize(documents)
@@ -178,6 +182,7 @@ class Steps:
         version: int,
         per_grade: int,
         attempts: int,
+        budget: Budget | None = None,
     ) -> None:
         """Commit the shards of a section that are not committed yet."""
         done = sum(record["documents"] for record in section.shards.values())
@@ -191,13 +196,23 @@ class Steps:
             per_grade,
             attempts,
             self._models.comparator(),
+            budget,
+            documents,
+            self._acceptance(),
         )
 
         def work(shard: _Shard) -> tuple[pa.Table, float]:
             started = time.perf_counter()
-            table = synthesize_shard(
-                shard.documents, job, lambda share: self._progress.update(done + share)
-            )
+            if _spent(budget, section):
+                _log.info("the budget is spent: shard %d is not begun", shard.index)
+                table = STAGED.empty_table()
+            else:
+                table = synthesize_shard(
+                    shard.documents,
+                    job,
+                    lambda share: self._progress.update(done + share),
+                    shard.index * self._config.output.shard_documents,
+                )
             if shard.bad is not None:
                 bad = failed_documents(shard.bad.column("doc_id"), shard.bad.column("message"))
                 table = pa.concat_tables([table, bad])
@@ -219,6 +234,12 @@ class Steps:
             if commit is not None:
                 commit.result()
 
+    def _acceptance(self) -> np.ndarray | None:
+        """Chance of a sample at each target, as the last round of refinement ended."""
+        rounds = self._config.refine.rounds
+        ended = self._store.find("section", section=f"round-{rounds}")
+        return None if ended is None else acceptance(np.array(ended["counts"]))
+
     def _summarize(self, documents: int) -> dict[str, Any]:
         config = self._config
         found, final = self._store.find("corpus"), self._store.find("section", section="final")
@@ -235,9 +256,22 @@ class Steps:
             "failed_documents": final["failed"],
             "rejected_documents": found["rejected"],
             "wanted_per_grade": documents * config.synthesize.per_grade,
+            "budget": config.synthesize.budget,
+            "documents_not_begun": self._not_begun(),
             **describe(np.array(final["counts"]), config.targets),
+            "cost": describe_costs(
+                np.array(final["counts"]), np.array(final["costs"]), config.targets
+            ),
             "rounds": rounds,
         }
+
+    def _not_begun(self) -> int:
+        """Documents of the shards that a budget left without any sample."""
+        return sum(
+            record["documents"]
+            for record in self._store.records
+            if record["kind"] == "shard" and record["section"] == "final" and not record["rows"]
+        )
 
 
 class _Models:
@@ -279,6 +313,14 @@ class _Models:
             self._open[role] = load()
             self.stats.setdefault(role, []).append(self._open[role].stats)
         return self._open[role]
+
+
+def _spent(budget: Budget | None, section: Section) -> bool:
+    """Whether the shards that are done took all of a budget in seconds."""
+    if budget is None or budget.unit != "seconds":
+        return False
+    taken: float = sum(record["seconds"] for record in list(section.shards.values()))
+    return taken >= budget.amount
 
 
 def shard_count(documents: int, config: Config) -> int:

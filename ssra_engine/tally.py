@@ -10,7 +10,7 @@ import pyarrow as pa
 from ssra_engine.reasons import KEPT, encode_reasons
 from ssra_engine.schema import REASONS
 
-__all__ = ["count_samples", "describe"]
+__all__ = ["count_costs", "count_samples", "describe", "describe_costs"]
 
 
 def count_samples(staged: pa.Table, targets: tuple[int, ...]) -> tuple[np.ndarray, int]:
@@ -27,6 +27,45 @@ def count_samples(staged: pa.Table, targets: tuple[int, ...]) -> tuple[np.ndarra
     row = np.searchsorted(targets, target.filter(sampled).to_numpy())
     counts = np.bincount(row * fates + fate, minlength=len(targets) * fates)
     return counts.reshape(len(targets), fates), target.null_count
+
+
+def count_costs(staged: pa.Table, targets: tuple[int, ...]) -> np.ndarray:
+    """What the samples of a `schema.STAGED` table took, int64[len(targets), 2].
+
+    Returns:
+        for each target, tokens that the query model wrote, and samples that were scored.
+    """
+    sampled = staged.filter(staged.column("target").is_valid())
+    row = np.searchsorted(targets, sampled.column("target").to_numpy())
+    scored = sampled.column("grade").is_valid().to_numpy()
+    sums = [
+        np.bincount(row, weights, len(targets))
+        for weights in (sampled.column("tokens").to_numpy(), scored)
+    ]
+    return np.stack(sums, axis=1).astype(np.int64)
+
+
+def describe_costs(
+    counts: np.ndarray, costs: np.ndarray, targets: tuple[int, ...]
+) -> dict[str, Any]:
+    """What each target grade took as a JSON tree; the ratios are null where nothing was kept.
+
+    Args:
+        counts: of `count_samples`.
+        costs: of `count_costs`.
+        targets: ascending.
+    """
+    tree = {}
+    for target, row, (tokens, scored) in zip(targets, counts, costs.tolist(), strict=True):
+        generated, kept = int(row.sum()), int(row[0])
+        tree[str(target)] = {
+            "samples": generated,
+            "scored": scored,
+            "tokens": tokens,
+            "samples_per_kept": round(generated / kept, 3) if kept else None,
+            "tokens_per_kept": round(tokens / kept, 3) if kept else None,
+        }
+    return tree
 
 
 def describe(counts: np.ndarray, targets: tuple[int, ...]) -> dict[str, Any]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from documents import make_documents, write_documents
 
 from ssra_engine import section
 from ssra_engine.config import Config, load_config
+from ssra_engine.engines.fake import FakeEngine
 from ssra_engine.errors import ConfigError, DataError, StoreError
 from ssra_engine.keys import normalise
 from ssra_engine.roles import fake_roles
@@ -129,6 +131,72 @@ def test_rows_do_not_depend_on_shards(tmp_path: Path, shard_documents: int) -> N
     _run(tmp_path, "other", synthesize__attempts=2, output__shard_documents=shard_documents)
     for folder in ("synthetic", "rejected", "rounds/1/kept", "rounds/1/rejected"):
         assert _rows(tmp_path / "one" / folder).equals(_rows(tmp_path / "other" / folder))
+
+
+@pytest.mark.parametrize("budget", ["390 samples", "900 tokens"])
+def test_a_budget_is_kept_whatever_the_shards(tmp_path: Path, budget: str) -> None:
+    settings: dict[str, Any] = {
+        "synthesize__budget": budget,
+        "synthesize__attempts": 6,
+        "synthesize__per_grade": 2,
+        "synthesize__max_new_tokens": 4,
+    }
+    number, unit = budget.split()
+    amount = int(number)
+    results = [
+        _run(tmp_path, name, output__shard_documents=shards, **settings)
+        for name, shards in (("one", 100), ("other", 7))
+    ]
+    for folder in ("synthetic", "rejected"):
+        assert _rows(tmp_path / "one" / folder).equals(_rows(tmp_path / "other" / folder))
+    summary = results[0].summary
+    assert summary["total"] == results[1].summary["total"]
+    spent = sum(row[unit] for row in summary["cost"].values())
+    assert 0.3 * amount < spent <= amount
+    free = _run(tmp_path, "free", **(settings | {"synthesize__budget": None}))
+    assert sum(row[unit] for row in free.summary["cost"].values()) > amount
+    assert summary["total"]["kept"] < free.summary["total"]["kept"]
+
+
+def test_a_budget_that_is_short_goes_to_the_grades_that_the_round_kept_most(
+    tmp_path: Path,
+) -> None:
+    summary = _run(tmp_path, synthesize__budget="100 samples").summary
+    rates = {
+        target: (row["kept"] + 1) / (row["generated"] + 2)
+        for target, row in summary["rounds"][0]["grades"].items()
+    }
+    generated = {target: row["generated"] for target, row in summary["grades"].items()}
+    assert generated == {t: 100 if t == max(rates, key=rates.__getitem__) else 0 for t in rates}
+
+
+def test_a_budget_in_seconds_leaves_the_last_shards(tmp_path: Path) -> None:
+    class Slow(FakeEngine):
+        def generate_batches(self, batches: Any, sampling: Any) -> Any:
+            time.sleep(0.3)
+            return super().generate_batches(batches, sampling)
+
+    corpus = write_documents(tmp_path / "c.arrow", 60)
+    roles = dataclasses.replace(fake_roles((0, 1, 2, 3)), open_query=lambda _: Slow())
+    config = _config(refine__rounds=0, synthesize__budget="1 seconds", output__shard_documents=5)
+    summary = run(config, [corpus], roles, tmp_path / "out").summary
+    assert 0 < summary["documents_not_begun"] < 60
+    assert summary["documents_not_begun"] % 5 == 0
+    begun = _rows(tmp_path / "out/synthetic").column("doc_id").unique().to_pylist()
+    assert all(int(d[4:]) < 60 - summary["documents_not_begun"] for d in begun)
+
+
+def test_costs_are_those_of_all_samples(tmp_path: Path) -> None:
+    summary = _run(tmp_path, synthesize__per_grade=2).summary
+    kept, rejected = (_rows(tmp_path / "out" / name) for name in ("synthetic", "rejected"))
+    written = summary["timing"]["engines"]["query v2"]["generated_tokens"]
+    assert sum(row["tokens"] for row in summary["cost"].values()) == written > 0
+    for target, row in summary["cost"].items():
+        mine = rejected.filter(pc.equal(rejected.column("target"), int(target)))
+        passed = pc.sum(pc.equal(kept.column("target"), int(target))).as_py()
+        assert row["samples"] == summary["grades"][target]["generated"] == len(mine) + passed
+        assert row["scored"] == passed + len(mine) - mine.column("grade").null_count
+        assert row["samples_per_kept"] == round(row["samples"] / passed, 3)
 
 
 def test_seed_and_rounds_change_the_rows(tmp_path: Path) -> None:
@@ -258,7 +326,7 @@ def test_progress_and_timing(tmp_path: Path) -> None:
 
     corpus = write_documents(tmp_path / "c.arrow", 60)
     roles = fake_roles((0, 1, 2, 3))
-    result = run(_config(), [corpus], roles, tmp_path / "out", Progress())
+    result = run(_config(synthesize__attempts=1), [corpus], roles, tmp_path / "out", Progress())
     begun = [row for row in told if row[0]]
     assert begun == [("round-1", 30), ("training the query model, round 1", 0), ("final", 60)]
     assert told[-1] == ("", 60)

@@ -91,6 +91,7 @@ def _diversity_table(report: dict[str, Any]) -> Table:
         "duplicate queries": ("duplicate_rate", "{:.2%}"),
         "distinct-1": ("distinct_1", "{:.3f}"),
         "distinct-2": ("distinct_2", "{:.3f}"),
+        "compression": ("compression", "{:.2f}"),
         "characters": ("mean_characters", "{:.1f}"),
         "words": ("mean_words", "{:.1f}"),
         "in document": ("overlap", "{:.1%}"),

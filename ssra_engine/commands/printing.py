@@ -15,6 +15,7 @@ from ssra_engine.simulate import SIMULATED
 
 __all__ = [
     "SIMULATION_NOTE",
+    "cost_table",
     "funnel_table",
     "print_facts",
     "print_note_if_simulated",
@@ -68,6 +69,21 @@ def funnel_table(title: str, counts: Mapping[str, Any]) -> Table:
         share = f"{row['kept'] / row['generated']:.1%}" if row["generated"] else "-"
         fates = [f"{row['generated']:,}", f"{row['kept']:,}", share]
         table.add_row(target, *fates, *(f"{row['rejected'][name]:,}" for name in reasons))
+    return table
+
+
+def cost_table(costs: Mapping[str, Any]) -> Table:
+    """What each target grade took.
+
+    Args:
+        costs: what `tally.describe_costs` returns.
+    """
+    table = Table(title="What each grade cost", title_justify="left")
+    names = ("samples", "scored", "tokens", "samples_per_kept", "tokens_per_kept")
+    for name in ("target", *names):
+        table.add_column(name.replace("_", " "), justify="right")
+    for target, row in costs.items():
+        table.add_row(target, *("-" if row[name] is None else f"{row[name]:,}" for name in names))
     return table
 
 

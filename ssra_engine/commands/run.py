@@ -23,6 +23,8 @@ _FAILED_DOCUMENTS = 3
 _PLACES = {
     "grades": "synthesize.grades",
     "per_grade": "synthesize.per_grade",
+    "attempts": "synthesize.attempts",
+    "budget": "synthesize.budget",
     "rounds": "refine.rounds",
     "shard_documents": "output.shard_documents",
     "backend": "engine.backend",
@@ -52,6 +54,16 @@ _PLACES = {
     "--per-grade",
     type=click.IntRange(min=1),
     help="Samples to keep per document and grade. [default: 1]",
+)
+@click.option(
+    "--attempts",
+    type=click.IntRange(min=1),
+    help="Waves of sampling, each for what the filters left short. [default: 3]",
+)
+@click.option(
+    "--budget",
+    help='Most of the final synthesis: "20000 samples", "500000 tokens" or "600 seconds". With '
+    "seconds the rows depend on the speed of the machine.",
 )
 @click.option(
     "--rounds",
@@ -191,6 +203,8 @@ def _print_plan(plan: Plan, settings: Config, output: Path) -> None:
         "rejected documents": plan.rejected_documents,
         "target grades": _listed(settings.targets),
         "samples per document and grade": settings.synthesize.per_grade,
+        "waves of sampling at most": settings.synthesize.attempts,
+        "budget": settings.synthesize.budget or "none",
         "rounds of refinement": settings.refine.rounds,
         "documents of each round": plan.round_documents,
         "shards": plan.shards,
@@ -208,7 +222,12 @@ def _duration(seconds: float | None) -> str:
 
 
 def _print_result(result: RunResult, inputs: tuple[str, ...]) -> None:
-    from ssra_engine.commands.printing import funnel_table, print_note_if_simulated, print_table
+    from ssra_engine.commands.printing import (
+        cost_table,
+        funnel_table,
+        print_note_if_simulated,
+        print_table,
+    )
 
     summary, output = result.summary, result.output
     if result.already_finished:
@@ -216,6 +235,11 @@ def _print_result(result: RunResult, inputs: tuple[str, ...]) -> None:
     for one in summary["rounds"]:
         print_table(funnel_table(f"Round {one['round']}: kept for training", one))
     print_table(funnel_table("Final synthesis", summary))
+    print_table(cost_table(summary["cost"]))
+    if summary["documents_not_begun"]:
+        click.echo(
+            f"{summary['documents_not_begun']:,} documents were left out: the budget is spent."
+        )
     timing = summary["timing"]
     click.echo(
         f"{summary['documents']:,} documents in {timing['seconds']:,.1f} s "

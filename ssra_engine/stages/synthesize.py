@@ -93,7 +93,7 @@ def generate(
     batches: Iterator[pa.RecordBatch],
     sampling: Sampling,
     done: Callable[[int], None],
-) -> tuple[pa.Array, np.ndarray]:
+) -> tuple[pa.Array, np.ndarray, np.ndarray]:
     """Complete every request once.
 
     Args:
@@ -103,12 +103,14 @@ def generate(
         done: told the number of requests completed, batch by batch.
 
     Returns:
-        the texts, string[N], and whether each ended by itself, bool[N] (else at its length limit).
+        the texts, string[N]; whether each ended by itself, bool[N] (else at its length limit); and
+        how many tokens each has, int32[N].
     """
-    texts, ended = [], []
+    texts, ended, tokens = [], [], []
     for completions in engine.generate_batches(batches, sampling):
         texts.append(completions.column("text"))
         stopped = pc.equal(completions.column("finish_reason"), "stop")
         ended.append(stopped.to_numpy(zero_copy_only=False))
+        tokens.append(pc.list_value_length(completions.column("token_ids")).to_numpy())
         done(completions.num_rows)
-    return pa.concat_arrays(texts), np.concatenate(ended)
+    return pa.concat_arrays(texts), np.concatenate(ended), np.concatenate(tokens)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -192,11 +193,18 @@ def test_diversity_by_hand() -> None:
         "duplicate_rate": pytest.approx(1 / 3),
         "distinct_1": pytest.approx(3 / 7),
         "distinct_2": pytest.approx(2 / 4),
+        "compression": pytest.approx(13 / len(zlib.compress(b"a b c\na b c\na", 9))),
         "mean_characters": pytest.approx(11 / 3),
         "mean_words": pytest.approx(7 / 3),
         "overlap": pytest.approx((2 / 3 + 1 / 3 + 0) / 3),
     }
     assert set(diversity([]).values()) == {0, None}
+
+
+def test_what_repeats_itself_compresses() -> None:
+    varied = diversity([f"{n * 7919 % 1000} {n}" for n in range(200)])["compression"]
+    repeated = diversity([f"the same again {n % 3}" for n in range(200)])["compression"]
+    assert repeated > 2 * varied
 
 
 def test_wilson() -> None:

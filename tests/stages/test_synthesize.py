@@ -66,7 +66,8 @@ def test_generate_joins_batches_and_reports_them() -> None:
         *request_batches(prefixes, document[1:], suffixes[1:], seeds[1:]),
     ]
     told: list[int] = []
-    texts, ended = generate(FakeEngine(), iter(batches), Sampling(), told.append)
+    texts, ended, tokens = generate(FakeEngine(), iter(batches), Sampling(), told.append)
     assert told == [1, 2]
     assert len(texts) == 3
     assert ended.tolist() == [True] * 3
+    assert tokens.tolist() == [1, 1, 1]
