@@ -7,6 +7,7 @@ are refused. Nothing is downloaded.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ def load_backbone(
 
     Args:
         path: a folder with config.json, safetensors weights and a tokenizer; or a GGUF file, whose
-            quantised weights are expanded to `dtype`.
+            quantised weights are expanded to `dtype`: the model can be trained and saved.
         dtype: type of the weights in memory.
         adapter: folder of a LoRA adapter (peft), merged into the weights.
         trust_remote_code: run the model code that the folder brings.
@@ -65,21 +66,20 @@ def load_backbone(
             ) from error
     if not getattr(tokenizer, "is_fast", False):
         raise EngineError(f"{path}: needs a fast tokenizer (tokenizer.json).")
+    if getattr(model, "hf_quantizer", None) is not None:
+        # The weights are plain by now, but transformers neither trains nor saves what counts as
+        # quantised.
+        model.hf_quantizer.remove_quantization_config(model)
+    model.name_or_path = ""  # peft asks a model hub about models that have a name
     return model.to(dtype).eval(), tokenizer
 
 
 def save_backbone(model: Any, tokenizer: Any, folder: str | Path) -> None:
     """Write a model and its tokenizer as a plain safetensors folder that `load_backbone` reads.
 
-    A model that was read from GGUF counts as quantised, and transformers refuses to save it, until
-    its quantiser and its configuration's trace of it are gone; its weights are plain by then.
-
     Raises:
         EngineError: the folder cannot be written.
     """
-    model.hf_quantizer = None
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
     with _no_progress_bars():
         try:
             model.save_pretrained(folder)
@@ -125,12 +125,15 @@ def _merge(model: Any, adapter: str | Path) -> Any:
 
 @contextlib.contextmanager
 def _no_progress_bars() -> Iterator[None]:
+    from transformers import modeling_gguf_pytorch_utils as gguf_reader
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    shown, bar = logging.is_progress_bar_enabled(), gguf_reader.tqdm
     logging.disable_progress_bar()
+    gguf_reader.tqdm = functools.partial(bar, disable=True)  # heeds no setting of its own
     try:
         yield
     finally:
+        gguf_reader.tqdm = bar
         if shown:
             logging.enable_progress_bar()

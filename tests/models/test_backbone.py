@@ -9,6 +9,7 @@ import torch
 from gguf import GGUFWriter
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
+from transformers.trainer_utils import validate_quantization_for_training
 
 from ssra_engine.errors import EngineError
 from ssra_engine.models.backbone import load_backbone, save_backbone
@@ -59,10 +60,15 @@ def test_an_adapter_is_merged(llama_folder: Path, tmp_path: Path) -> None:
         load_backbone(llama_folder, adapter=llama_folder)
 
 
-def test_a_gguf_model_can_be_saved(tmp_path: Path) -> None:
+def test_a_gguf_model_can_be_trained_and_saved(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "tiny.gguf"
     _write_gguf(file)
     model, tokenizer = load_backbone(file)
+    assert capfd.readouterr().err == ""
+    assert model.name_or_path == ""
+    validate_quantization_for_training(model)
     save_backbone(model, tokenizer, tmp_path / "plain")
     again, same_tokenizer = load_backbone(tmp_path / "plain")
     assert getattr(again.config, "quantization_config", None) is None
