@@ -6,7 +6,7 @@ Every command-line flag has its place here, and the effective tree is written be
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -26,12 +26,16 @@ __all__ = [
     "ModelConfig",
     "OutputConfig",
     "RefineConfig",
+    "Role",
     "RunnerConfig",
     "SynthesizeConfig",
     "TinyConfig",
     "TrainConfig",
     "load_config",
 ]
+
+#: What a model does in a run.
+Role: TypeAlias = Literal["score", "query", "comparator"]
 
 #: Settings that a preset lays under the user's own.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -236,9 +240,7 @@ class RunnerConfig(_Section):
     address: str | None = Field(
         None, description="Ray cluster, such as auto; without it one is started on this machine"
     )
-    actors: dict[Literal["score", "query", "comparator"], ActorConfig] = Field(
-        {}, description="by role"
-    )
+    actors: dict[Role, ActorConfig] = Field({}, description="by role")
     shards_at_once: int = Field(4, ge=1, description="shards worked on at a time with Ray")
     timeout_seconds: float = Field(
         600.0, gt=0, description="an actor that takes longer for a batch is started again"

@@ -1,0 +1,161 @@
+"""Engines in Ray actors: the same answers, and what happens when actors and nodes go."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("ray")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import ray
+from ray.cluster_utils import Cluster
+
+from ssra_engine.config import RunnerConfig
+from ssra_engine.engines.engine import Engine, Request
+from ssra_engine.engines.fake import FakeEngine
+from ssra_engine.errors import EngineError
+from ssra_engine.runners.ray import RayRunner
+
+REQUESTS = [Request(f"document {n}", f"grade {n % 4}") for n in range(60)]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """Two nodes, the first of which has no room for actors."""
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
+    )
+    cluster.add_node(num_cpus=4)
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def runner(**settings: Any) -> RayRunner:
+    defaults = {"kind": "ray", "actors": {"score": {"replicas": 2, "cpus": 0.5}}}
+    return RayRunner(RunnerConfig.model_validate(defaults | settings))
+
+
+def answers(engine: Engine) -> list[Any]:
+    """All requests, ten a batch, as shards send them."""
+    return [
+        (
+            engine.generate(REQUESTS[n : n + 10], seed=7),
+            engine.label_logits(REQUESTS[n : n + 10], "0123").tolist(),
+        )
+        for n in range(0, len(REQUESTS), 10)
+    ]
+
+
+@pytest.fixture
+def pool(cluster: Cluster) -> Iterator[Engine]:
+    engine = runner().open("score", FakeEngine)
+    yield engine
+    engine.close()
+
+
+def test_a_pool_is_its_engine(pool: Engine) -> None:
+    local = FakeEngine()
+    assert answers(pool) == answers(local)
+    assert pool.stats.requests == local.stats.requests
+    assert pool.stats.generated_tokens == local.stats.generated_tokens
+    with pytest.raises(EngineError, match="scores labels of one character"):
+        pool.label_logits(REQUESTS, ["no", "yes"])
+    assert answers(pool) == answers(local)
+
+
+def test_shards_come_in_order(cluster: Cluster) -> None:
+    taken: list[int] = []
+
+    def shards() -> Iterator[int]:
+        for n in range(20):
+            taken.append(n)
+            yield n
+
+    def work(shard: int) -> int:
+        time.sleep(0.01 * (shard % 3))
+        return shard * shard
+
+    for n, (shard, square) in enumerate(runner(shards_at_once=3).run_shards(shards(), work)):
+        assert (shard, square) == (n, n * n)
+        assert len(taken) <= n + 3  # no more are read than are worked on
+
+
+def test_model_that_cannot_be_loaded(cluster: Cluster) -> None:
+    def load() -> Engine:
+        raise EngineError("engines/score: not a model folder.")
+
+    with pytest.raises(EngineError, match=r"^engines/score: not a model folder\.$"):
+        runner().open("score", load)
+
+
+def test_cluster_without_room(cluster: Cluster) -> None:
+    crowded = runner(actors={"score": {"replicas": 1, "cpus": 64}}, timeout_seconds=1)
+    with pytest.raises(EngineError, match=r"runner\.actors\.score: the actors did not start"):
+        crowded.open("score", FakeEngine)
+
+
+def dying_at(folder: Path, times: int, how: str = "die") -> Any:
+    """Loads an engine that fails at document 3: so often in all, over all actors."""
+
+    def load() -> Engine:
+        class Failing(FakeEngine):
+            def _fail(self, batch: Any) -> None:
+                marks = list(folder.iterdir())
+                if len(marks) < times and "document 3" in batch.column("prefix").to_pylist():
+                    (folder / str(len(marks))).touch()
+                    time.sleep(0 if how == "die" else 60)
+                    os._exit(1)
+
+            def score_batches(self, batches: Any, labels: Any) -> Any:
+                for batch in batches:
+                    self._fail(batch)
+                    yield from super().score_batches([batch], labels)
+
+        return Failing()
+
+    return load
+
+
+@pytest.mark.parametrize("how", ["die", "hang"])
+def test_batches_of_a_lost_actor_are_worked_on_elsewhere(
+    cluster: Cluster, tmp_path: Path, how: str
+) -> None:
+    seconds = 600 if how == "die" else 2
+    pool = runner(timeout_seconds=seconds).open("score", dying_at(tmp_path, 2, how))
+    assert answers(pool) == answers(FakeEngine())
+    assert len(list(tmp_path.iterdir())) == 2
+    pool.close()
+
+
+def test_batch_that_no_actor_survives(cluster: Cluster, tmp_path: Path) -> None:
+    pool = runner(retries=1).open("score", dying_at(tmp_path, 1000))
+    with pytest.raises(EngineError, match="given to the score model 2 times"):
+        pool.label_logits(REQUESTS[:10], "0123")
+    assert pool.label_logits(REQUESTS[10:], "0123").shape == (50, 4)
+    pool.close()
+
+
+def test_node_that_leaves(cluster: Cluster) -> None:
+    node = cluster.add_node(num_cpus=1, resources={"leaving": 1})
+    pool = runner(actors={"score": {"replicas": 5, "cpus": 1}}).open("score", FakeEngine)
+    expected, got = answers(FakeEngine()), []
+
+    def work() -> None:
+        got.extend(answers(pool) for _ in range(10))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    time.sleep(0.3)
+    cluster.remove_node(node)
+    thread.join(timeout=60)
+    assert got == [expected] * 10
+    pool.close()
