@@ -1,7 +1,7 @@
 """The command line: `ssra-engine`. Commands are in `commands`; how they fail is decided here.
 
 Exit codes: 0 done, 1 a fault of the program, 2 a mistake in what was given, 3 a run that ended with
-failed documents, 130 interrupted.
+failed documents, 4 a damaged output folder, 130 or 143 interrupted (SIGINT, SIGTERM).
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from ssra_engine.commands.build import build
 from ssra_engine.commands.doctor import doctor
 from ssra_engine.commands.evaluate import evaluate
 from ssra_engine.commands.inspect import inspect
-from ssra_engine.commands.options import LOG
+from ssra_engine.commands.options import ARGUMENTS, LOG
 from ssra_engine.commands.run import run
 from ssra_engine.commands.simulate import simulate
+from ssra_engine.commands.verify import verify
 from ssra_engine.errors import SsraError
 
 __all__ = ["main"]
@@ -42,6 +43,11 @@ class _Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """As registered, which is the order of use."""
         return list(self.commands)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does; the arguments as typed are kept for a command that prints them."""
+        ctx.meta[ARGUMENTS] = tuple(args)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; what it raises becomes a message and an exit code."""
@@ -99,13 +105,13 @@ def main(ctx: click.Context) -> None:
 
     \b
     Exit codes: 0 done; 1 a fault of the program; 2 a mistake in what was given;
-    3 the run ended, but documents failed; 130 interrupted.
+    3 the run ended, but documents failed; 4 verify found damage; 130 or 143 interrupted.
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 
 
-for _command in (simulate, build, run, audit, accept, evaluate, inspect, doctor):
+for _command in (simulate, build, run, verify, audit, accept, evaluate, inspect, doctor):
     main.add_command(_command)
 
 if __name__ == "__main__":

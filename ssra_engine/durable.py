@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from ssra_engine.errors import StoreError
 
-__all__ = ["TEMPORARY", "put_file", "put_folder", "remove", "sync", "writing"]
+__all__ = ["TEMPORARY", "make_folder", "put_file", "put_folder", "remove", "sync", "writing"]
 
 #: Ending of the names of files and folders that are not whole yet.
 TEMPORARY = ".tmp"
@@ -30,6 +30,21 @@ def writing(path: Path) -> Iterator[None]:
         ) from error
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, durably, unless they are there.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    missing = []
+    while not path.is_dir():
+        missing.append(path)
+        path = path.parent
+    for folder in reversed(missing):
+        folder.mkdir(exist_ok=True)
+        sync(folder.parent)
+
+
 def put_file(path: Path, data: bytes | pa.Buffer) -> None:
     """Write a file: beside its name, synced, renamed, and the rename synced.
 
@@ -38,7 +53,7 @@ def put_file(path: Path, data: bytes | pa.Buffer) -> None:
     """
     temporary = path.with_name(path.name + TEMPORARY)
     with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         try:
             with temporary.open("wb") as file:
                 file.write(data)
@@ -61,7 +76,8 @@ def put_folder(path: Path, fill: Callable[[Path], None]) -> None:
     temporary = path.with_name(path.name + TEMPORARY)
     with writing(path):
         remove(temporary)
-        temporary.mkdir(parents=True)
+        make_folder(path.parent)
+        temporary.mkdir()
     fill(temporary)
     with writing(path):
         for inside in [*temporary.rglob("*"), temporary]:

@@ -7,10 +7,11 @@ and is cut off before the next is appended.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import xxhash
 
@@ -27,13 +28,16 @@ class Journal:
     """Records of an output folder, oldest first.
 
     Raises:
-        StoreError: a line before the last is damaged.
+        StoreError: it cannot be read, or a line before the last is damaged.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.records: list[Record] = []
-        data = path.read_bytes() if path.exists() else b""
+        try:
+            data = path.read_bytes() if path.exists() else b""
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be read: {error.strerror or error}.") from error
         sound = 0
         for number, line in enumerate(data.splitlines(keepends=True), 1):
             record = _parse(line)
@@ -47,30 +51,46 @@ class Journal:
             self.records.append(record)
             sound += len(line)
         self._sound = sound
-        self._file: BinaryIO | None = None
+        self._file: io.FileIO | None = None
 
     def append(self, record: Record) -> None:
-        """Add a record; it is durable on return."""
+        """Add a record; it is durable on return.
+
+        Raises:
+            OSError: the disk is full or gone; the record does not count.
+        """
         if self._file is None:
-            self._file = self.path.open("ab")
+            self._file = self.path.open("ab", buffering=0)
             self._file.truncate(self._sound)
             os.fsync(self._file.fileno())
             sync(self.path.parent)
         text = json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode()
-        self._file.write(b"%016x %s\n" % (xxhash.xxh3_64_intdigest(text), text))
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        line = b"%016x %s\n" % (xxhash.xxh3_64_intdigest(text), text)
+        try:
+            written = 0
+            while written < len(line):
+                written += self._file.write(line[written:]) or 0
+            os.fsync(self._file.fileno())
+        except OSError:
+            # Whatever was written of the line is cut off before the next one.
+            self.close()
+            raise
+        self._sound += len(line)
         self.records.append(record)
 
     def close(self) -> None:
         """Release the file."""
         if self._file is not None:
             self._file.close()
+            self._file = None
 
 
 def _parse(line: bytes) -> Record | None:
     digest, _, text = line.removesuffix(b"\n").partition(b" ")
     if not line.endswith(b"\n") or digest != b"%016x" % xxhash.xxh3_64_intdigest(text):
         return None
-    record: Record = json.loads(text)
-    return record
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) and isinstance(record.get("kind"), str) else None

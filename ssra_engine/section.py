@@ -12,7 +12,7 @@ import xxhash
 
 from ssra_engine.errors import StoreError
 from ssra_engine.journal import Record
-from ssra_engine.store import START_AGAIN, Store
+from ssra_engine.store import Store
 
 __all__ = ["Section"]
 
@@ -60,6 +60,12 @@ class Section:
             record["index"]: record
             for record in store.records
             if record["kind"] == "shard" and record["section"] == name
+        }
+        # A part that was lost and written again has two records, of which the newer counts.
+        self._parts: dict[int, Record] = {
+            record["part"]: record
+            for record in store.records
+            if record["kind"] == "part" and record["section"] == name
         }
         if self.ended is None:
             self._forget_lost_shards()
@@ -110,7 +116,7 @@ class Section:
 
     def part_written(self, number: int) -> bool:
         """Whether a final part is there."""
-        record = self.store.find("part", section=self.name, part=number)
+        record = self._parts.get(number)
         return record is not None and all(
             self.store.holds(name, file) for name, file in record["files"].items()
         )
@@ -122,7 +128,8 @@ class Section:
         for folder, table in zip(self._folders, (kept, rejected), strict=True):
             name = f"{folder}/part-{number:05}.{self._format}"
             files[name] = {"rows": len(table), **self.store.put(name, serialise(table))}
-        self.store.record("part", section=self.name, part=number, files=files)
+        record = self.store.record("part", section=self.name, part=number, files=files)
+        self._parts[number] = record
 
     def read_kept(self) -> pa.Table:
         """All kept rows of a section that has ended and fits memory.
@@ -131,16 +138,14 @@ class Section:
             StoreError: a part is missing or damaged.
         """
         tables = []
-        for record in self.store.records:
-            if record["kind"] == "part" and record["section"] == self.name:
-                path = self.store.folder / next(iter(record["files"]))
-                try:
-                    if self._format == "parquet":
-                        tables.append(pq.read_table(path))
-                    else:
-                        tables.append(pa.ipc.open_file(path.read_bytes()).read_all())
-                except (OSError, pa.ArrowException) as error:
-                    raise StoreError(f"{path}: cannot be read: {error}. {START_AGAIN}") from error
+        for _, record in sorted(self._parts.items()):
+            name, file = next(iter(record["files"].items()))
+            self.store.check({name: file})
+            path = self.store.folder / name
+            if self._format == "parquet":
+                tables.append(pq.read_table(path))
+            else:
+                tables.append(pa.ipc.open_file(path.read_bytes()).read_all())
         return pa.concat_tables(tables)
 
     def end(self, **facts: Any) -> None:

@@ -18,6 +18,7 @@ from ssra_engine.config import Config
 from ssra_engine.corpus import Corpus
 from ssra_engine.ending import end_section
 from ssra_engine.engines.engine import Engine, EngineStats
+from ssra_engine.errors import StoreError
 from ssra_engine.keys import mix
 from ssra_engine.refine import sample_documents, survivors
 from ssra_engine.roles import Roles
@@ -73,7 +74,7 @@ class Steps:
         self._roles = roles
         self._store = store
         self._progress = progress
-        self._models = _Models(roles, store.folder)
+        self._models = _Models(roles, store)
         self._documents_done = 0
 
     def run(self) -> dict[str, Any]:
@@ -107,10 +108,11 @@ class Steps:
 
     def timing(self, seconds: float) -> dict[str, Any]:
         """What the clock says of this call; nothing else in the summary depends on it."""
+        rate = self._documents_done / seconds if seconds > 0 else 0.0
         return {
             "seconds": round(seconds, 3),
             "documents": self._documents_done,
-            "documents_per_second": round(self._documents_done / seconds, 1),
+            "documents_per_second": round(rate, 1),
             "engines": {
                 role: {name: sum(asdict(one)[name] for one in stats) for name in _COUNTERS}
                 for role, stats in self._models.stats.items()
@@ -171,7 +173,8 @@ class Steps:
             self._store.put_model(
                 f"{folder}/query", lambda empty: self._roles.retrain(d2q, empty, seed)
             )
-        self._store.record("model", round=number)
+        files = self._store.checksums(f"{folder}/query")
+        self._store.record("model", round=number, files=files)
 
     def _synthesize(
         self,
@@ -233,6 +236,18 @@ class Steps:
                 self._progress.update(done)
             if commit is not None:
                 commit.result()
+        self._check_unchanged(section, documents, done)
+
+    def _check_unchanged(self, section: Section, documents: int, done: int) -> None:
+        """Refuse what was made of input that changed after the run had begun to read it."""
+        if done == documents and self._corpus.fingerprint() == self._store.fingerprint["inputs"]:
+            return
+        section.drop_staged()
+        raise StoreError(
+            f"{self._store.folder}: the input changed while it was read, so what {section.name} "
+            "made of it was dropped. Put the input back and run the same command again, or give "
+            "another --output."
+        )
 
     def _acceptance(self) -> np.ndarray | None:
         """Chance of a sample at each target, as the last round of refinement ended."""
@@ -277,15 +292,15 @@ class Steps:
 class _Models:
     """Engines, opened when first needed; one query model at a time."""
 
-    def __init__(self, roles: Roles, output: Path) -> None:
+    def __init__(self, roles: Roles, store: Store) -> None:
         self._roles = roles
-        self._output = output
+        self._store = store
         self._open: dict[str, Engine] = {}
         self.stats: dict[str, list[EngineStats]] = {}
 
     def folder(self, version: int) -> Path:
         """Where a retrained query model is."""
-        return self._output / "rounds" / str(version) / "query"
+        return self._store.folder / "rounds" / str(version) / "query"
 
     def score(self) -> Engine:
         """The score model."""
@@ -298,8 +313,14 @@ class _Models:
 
     def query(self, version: int) -> Engine:
         """A query model by its version; 0 is that of the engines folder."""
-        folder = self.folder(version) if version else None
-        return self._engine(f"query v{version + 1}", lambda: self._roles.open_query(folder))
+        return self._engine(f"query v{version + 1}", lambda: self._open_query(version))
+
+    def _open_query(self, version: int) -> Engine:
+        trained = self._store.find("model", round=version)
+        if trained is None:
+            return self._roles.open_query(None)
+        self._store.check(trained.get("files", {}))
+        return self._roles.open_query(self.folder(version))
 
     def close(self) -> None:
         """Release all engines; their statistics stay."""

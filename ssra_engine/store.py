@@ -18,24 +18,21 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
 import pyarrow as pa
-import xxhash
 
-from ssra_engine.durable import TEMPORARY, put_file, put_folder, remove, writing
+from ssra_engine.checksums import checksum, file_checksum, folder_checksums
+from ssra_engine.durable import TEMPORARY, make_folder, put_file, put_folder, remove, writing
 from ssra_engine.errors import StoreError
 from ssra_engine.journal import Journal, Record
+from ssra_engine.manifest import MANIFEST, START_AGAIN, Manifest, manifest_text, read_manifest
 
-__all__ = ["START_AGAIN", "Store", "open_store"]
+__all__ = ["START_AGAIN", "Store", "lock_for_reading", "open_store"]
 
-#: The mend of a folder that is beyond repair.
-START_AGAIN = "Remove the output folder and run again, or give another --output."
-
-_VERSION = 1
 _LOCK = ".lock"
 _OUTPUTS = ("shards", "rounds", "synthetic", "rejected", "summary.json")
 _LEFTOVERS = ("journal", "shards", "scratch")
@@ -54,7 +51,7 @@ def open_store(folder: Path, fingerprint: Mapping[str, Any], config_yaml: str) -
             run (the message says what differs), or it is not the output folder of a run.
     """
     with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         lock = _lock(folder)
     try:
         return Store(folder, lock, fingerprint, config_yaml)
@@ -68,6 +65,7 @@ class Store:
 
     Attributes:
         folder: the output folder.
+        fingerprint: all that the rows follow from.
         finished: whether its run has ended.
         records: facts recorded so far, oldest first.
     """
@@ -77,13 +75,13 @@ class Store:
     ) -> None:
         self.folder = folder
         self._lock = lock
-        self._fingerprint: dict[str, Any] = json.loads(json.dumps(fingerprint))
+        self.fingerprint: dict[str, Any] = json.loads(json.dumps(fingerprint))
         self._journal: Journal | None = None
         manifest = _read_manifest(folder)
-        self.finished = manifest is not None and manifest["state"] == "finished"
+        self.finished = manifest is not None and manifest.state == "finished"
         if manifest is not None and self.finished:
-            _check_fingerprint(folder, manifest["fingerprint"], self._fingerprint)
-            self.records: list[Record] = manifest["records"]
+            _check_fingerprint(folder, manifest.fingerprint, self.fingerprint)
+            self.records: list[Record] = manifest.records
             self._remove(_LEFTOVERS)
             return
         if manifest is None:
@@ -91,8 +89,11 @@ class Store:
             self.write_manifest()
         self._journal = Journal(folder / "journal")
         self.records = self._journal.records
+        if manifest is not None and self.records[: len(manifest.records)] != manifest.records:
+            # The manifest is written after the journal, so the journal was lost or cut.
+            raise StoreError(f"{self._journal.path}: records are missing. {START_AGAIN}")
         if manifest is not None and self.records:
-            _check_fingerprint(folder, manifest["fingerprint"], self._fingerprint)
+            _check_fingerprint(folder, manifest.fingerprint, self.fingerprint)
         elif manifest is not None:
             # Nothing was ever finished here, so there is nothing to keep from another run.
             self._remove(_OUTPUTS)
@@ -130,11 +131,18 @@ class Store:
     def put(self, name: str, data: bytes | pa.Buffer) -> Record:
         """Write a file of the folder, whole or not at all; its size and checksum."""
         put_file(self.folder / name, data)
-        return {"bytes": len(data), "xxh3": xxhash.xxh3_64_hexdigest(data)}
+        return checksum(data)
 
     def put_model(self, name: str, train: Callable[[Path], None]) -> None:
         """Let `train` write a model into an empty folder that gets its name when it is whole."""
         put_folder(self.folder / name, train)
+
+    def checksums(self, name: str) -> dict[str, Record]:
+        """Size and checksum of every file in a folder, by its name."""
+        try:
+            return folder_checksums(self.folder / name, self.folder)
+        except OSError as error:
+            raise StoreError(f"{self.folder / name}: cannot be read: {error}.") from error
 
     def holds(self, name: str, file: Record) -> bool:
         """Whether a file is there with the size that `put` returned."""
@@ -142,6 +150,21 @@ class Store:
             return bool((self.folder / name).stat().st_size == file["bytes"])
         except OSError:
             return False
+
+    def check(self, files: Mapping[str, Record]) -> None:
+        """Read files of a record to their ends.
+
+        Raises:
+            StoreError: one is missing, cannot be read, or was changed.
+        """
+        for name, file in files.items():
+            path = self.folder / name
+            try:
+                found = file_checksum(path)
+            except OSError as error:
+                raise StoreError(f"{path}: cannot be read: {error}. {START_AGAIN}") from error
+            if any(file[fact] != value for fact, value in found.items()):
+                raise StoreError(f"{path}: the file is damaged. {START_AGAIN}")
 
     def drop(self, name: str) -> None:
         """Remove a file or folder, if it is there."""
@@ -154,24 +177,21 @@ class Store:
         self.drop("scratch")
         with writing(folder):
             folder.mkdir()
-        yield folder
+            yield folder
         self.drop("scratch")
 
     def log_handler(self) -> logging.Handler:
         """Appends to run.log."""
         path = self.folder / "run.log"
         with writing(path):
-            handler = logging.FileHandler(path, encoding="utf-8")
+            handler = _Log(path, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         return handler
 
     def write_manifest(self, state: Literal["running", "finished"] = "running") -> None:
         """Replace manifest.json by one that holds the records so far."""
-        head = {"version": _VERSION, "state": state, "fingerprint": self._fingerprint}
-        lines = [json.dumps(record, ensure_ascii=False) for record in self.records]
-        text = json.dumps(head, ensure_ascii=False, indent=1).removesuffix("\n}")
-        text += ',\n "records": [\n  ' + ",\n  ".join(lines) + "\n ]\n}\n"
-        self.put("manifest.json", text.encode())
+        text = manifest_text(Manifest(state, self.fingerprint, self.records))
+        self.put(MANIFEST, text.encode())
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write summary.json, declare the run finished, and remove what only a resume needs."""
@@ -207,24 +227,54 @@ class Store:
                 remove(self.folder / name)
 
 
+class _Log(logging.FileHandler):
+    """A log that never fails: what fills the disk is told of by the step that needs it."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Leave the line out."""
+
+    def close(self) -> None:
+        """Release the file."""
+        with suppress(OSError):
+            super().close()
+
+
+def lock_for_reading(folder: Path) -> int | None:
+    """Keep runs away from an output folder until the descriptor is closed; None without a lock.
+
+    Raises:
+        StoreError: a run is working on it.
+    """
+    try:
+        descriptor = os.open(folder / _LOCK, os.O_RDONLY)
+    except OSError:
+        return None
+    _take(folder, descriptor, fcntl.LOCK_SH)
+    return descriptor
+
+
 def _lock(folder: Path) -> int:
     descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    _take(folder, descriptor, fcntl.LOCK_EX)
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+    return descriptor
+
+
+def _take(folder: Path, descriptor: int, kind: int) -> None:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError as error:
         holder = os.read(descriptor, 200).decode(errors="replace").strip() or "another process"
         os.close(descriptor)
         raise StoreError(
             f"{folder}: {holder} is working on it. Wait for it to end, or give another --output."
         ) from error
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-    return descriptor
 
 
-def _read_manifest(folder: Path) -> dict[str, Any] | None:
-    path = folder / "manifest.json"
-    if not path.exists():
+def _read_manifest(folder: Path) -> Manifest | None:
+    manifest = read_manifest(folder)
+    if manifest is None:
         strangers = sorted(
             p.name for p in folder.iterdir() if p.name != _LOCK and p.suffix != TEMPORARY
         )
@@ -233,14 +283,6 @@ def _read_manifest(folder: Path) -> dict[str, Any] | None:
                 f"{folder}: not empty and not the output of a run (it holds '{strangers[0]}'). "
                 "Give another --output."
             )
-        return None
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        version = manifest["version"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{path}: not the manifest of a run. {START_AGAIN}") from error
-    if version != _VERSION:
-        raise StoreError(f"{path}: written by another version of this program. {START_AGAIN}")
     return manifest
 
 

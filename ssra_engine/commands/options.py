@@ -7,10 +7,22 @@ from typing import Any
 
 import click
 
-__all__ = ["GRADES", "LOG", "config_option", "json_option", "remember_log", "seed_option"]
+__all__ = [
+    "ARGUMENTS",
+    "GRADES",
+    "LOG",
+    "config_option",
+    "json_option",
+    "remember_log",
+    "seed_option",
+]
 
 #: Key, in the context's `meta`, of the log that takes a traceback.
 LOG = "ssra_engine.log"
+
+
+#: Key, in the context's `meta`, of the arguments as typed.
+ARGUMENTS = "ssra_engine.arguments"
 
 
 class _Grades(click.ParamType["tuple[int, ...]"]):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ssra_engine.commands.options import GRADES, config_option, remember_log, seed_option
+from ssra_engine.commands.options import ARGUMENTS, GRADES, config_option, remember_log, seed_option
 
 if TYPE_CHECKING:
     from ssra_engine.config import Config
@@ -18,6 +20,7 @@ __all__ = ["run"]
 
 _DEFAULT_ENGINES = Path("engines")
 _FAILED_DOCUMENTS = 3
+_SIGNALLED = 128
 
 #: Option and its place in the configuration.
 _PLACES = {
@@ -108,13 +111,15 @@ def run(
     """Synthesise, score and filter queries for each document at each target grade.
 
     Rounds of refinement come first, then the final synthesis. The same command after an
-    interruption goes on where it stopped.
+    interruption goes on where it stopped. SIGINT (Ctrl-C) and SIGTERM end it after the batch at
+    work; a second one ends it at once, and loses nothing that was finished either.
 
     \b
     Examples:
       ssra-engine run --input world/corpus.arrow --engines engines --output out
       ssra-engine run --input world/corpus.arrow --backend fake --dry-run
     """
+    from ssra_engine.interruption import Interruption
     from ssra_engine.progress import ProgressBar
     from ssra_engine.run import plan
     from ssra_engine.run import run as run_method
@@ -125,11 +130,25 @@ def run(
         _print_plan(plan(settings, inputs, roles), settings, output)
         return
     remember_log(output / "run.log")
-    with ProgressBar() as progress:
-        result = run_method(settings, inputs, roles, output, progress)
+    try:
+        with Interruption() as interruption, ProgressBar() as progress:
+            watched = interruption.watch(progress)
+            result = run_method(settings, inputs, roles, output, watched)
+    except KeyboardInterrupt as error:
+        _print_resumption(output)
+        number = getattr(error, "number", signal.SIGINT)
+        click.get_current_context().exit(_SIGNALLED + number)
     _print_result(result, inputs)
     if result.failed_documents:
         click.get_current_context().exit(_FAILED_DOCUMENTS)
+
+
+def _print_resumption(output: Path) -> None:
+    context = click.get_current_context()
+    command = shlex.join(["ssra-engine", *context.meta[ARGUMENTS]])
+    click.echo(
+        f"Interrupted. What is finished is kept in {output}. To go on:\n  {command}", err=True
+    )
 
 
 def _prepare(

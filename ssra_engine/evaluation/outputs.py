@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ssra_engine.config import Config, load_config
 from ssra_engine.errors import StoreError
+from ssra_engine.manifest import Manifest, read_manifest
 from ssra_engine.reasons import KEPT, encode_reasons
 
 __all__ = ["SAMPLES", "Outputs", "Part", "open_outputs", "read_samples"]
@@ -24,6 +23,7 @@ SAMPLES = pa.schema(
         pa.field("doc_id", pa.string()),
         pa.field("target", pa.int8()),
         pa.field("grade", pa.int8()),
+        pa.field("confidence", pa.float32()),
         pa.field("sample", pa.int16()),
         pa.field("reason", pa.int8()),
     ]
@@ -78,7 +78,7 @@ def open_outputs(folder: Path) -> Outputs:
     """
     manifest = _read_manifest(folder)
     config = load_config(folder / "config.yaml")
-    corpus = next(record for record in manifest["records"] if record["kind"] == "corpus")
+    corpus = manifest.find("corpus")
     documents, settings = int(corpus["documents"]), config.refine
     parts = [
         Part(
@@ -96,8 +96,8 @@ def open_outputs(folder: Path) -> Outputs:
         folder,
         config,
         tuple(corpus.get("inputs", ())),
-        manifest["fingerprint"]["inputs"],
-        manifest["fingerprint"]["engines"],
+        str(manifest.fingerprint.get("inputs")),
+        str(manifest.fingerprint.get("engines")),
         tuple(parts),
     )
 
@@ -117,18 +117,13 @@ def read_samples(part: Part) -> Iterator[pa.Table]:
             yield table.filter(table.column("target").is_valid())
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    path = folder / "manifest.json"
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        state = manifest["state"]
-    except FileNotFoundError as error:
+def _read_manifest(folder: Path) -> Manifest:
+    manifest = read_manifest(folder)
+    if manifest is None:
         raise StoreError(
             f"{folder}: not the output of a run. Give the --output of `ssra-engine run`."
-        ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{path}: not the manifest of a run.") from error
-    if state != "finished":
+        )
+    if manifest.state != "finished":
         raise StoreError(f"{folder}: the run has not ended. Run the same command again first.")
     return manifest
 

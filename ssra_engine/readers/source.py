@@ -99,7 +99,9 @@ class Source:
         """
         state = xxhash.xxh3_128()
         if not self.local:
-            state.update(f"{self.size}:{self.mtime_ns}".encode())
+            with translated(self.name, "a file"):
+                now = self.filesystem.get_file_info(self.path)
+            state.update(f"{now.size}:{now.mtime_ns}".encode())
             return state.digest()
         with (
             translated(self.name, "a file"),
