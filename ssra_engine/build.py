@@ -25,6 +25,7 @@ from ssra_engine.config import Config
 from ssra_engine.corpus import Corpus, open_corpus
 from ssra_engine.durable import put_folder, remove, writing
 from ssra_engine.engine_folder import MANIFEST, content_key, engine_options, read_engines
+from ssra_engine.engines import BACKENDS, check_backend
 from ssra_engine.errors import ConfigError, StoreError
 from ssra_engine.judgments import read_judgments, read_pairs
 from ssra_engine.keys import hash_strings, normalise
@@ -92,6 +93,7 @@ def build(
 
     Raises:
         ConfigError: no backbone is given or it is not there, or the engine is the fake one.
+        EngineError: the engine cannot run here.
         DataError: an input is bad; see `read_judgments`, `read_pairs` and `open_corpus`.
         StoreError: `output` holds something else, or cannot be written.
     """
@@ -105,6 +107,7 @@ def build(
     fingerprint = _fingerprint(config, opened, judgments, pairs)
     there = read_engines(output) if (output / MANIFEST).exists() else None
     if there is not None and there.manifest["fingerprint"] == fingerprint:
+        _prepare(config, output)
         return BuildReport(output, there.manifest["figures"], did_nothing=True)
     figures: dict[str, Any] = {}
 
@@ -112,6 +115,7 @@ def build(
         figures.update(_train(config, data, folder, fingerprint, steps))
 
     _replace(output, fill)
+    _prepare(config, output)
     return BuildReport(output, figures, did_nothing=False)
 
 
@@ -126,6 +130,18 @@ def _check_settings(config: Config) -> None:
         )
     if config.engine.backend == "fake":
         raise ConfigError("engine.backend: the fake backend cannot grade pairs; give auto.")
+    if config.engine.backend != "auto":
+        check_backend(config.engine.backend, config.engine.python)
+
+
+def _prepare(config: Config, output: Path) -> None:
+    """Make the checkpoints of a backend in another interpreter, unless they are there."""
+    backend = config.engine.backend
+    if backend in BACKENDS and BACKENDS[backend].own_python:
+        from ssra_engine.engines.checkpoint import prepare_checkpoint
+
+        for role in ("score", "query"):
+            prepare_checkpoint(output / role)
 
 
 def _replace(output: Path, fill: Callable[[Path], None]) -> None:

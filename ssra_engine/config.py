@@ -225,6 +225,23 @@ class EngineConfig(_Section):
     threads: int | None = Field(None, ge=1)
 
 
+    python: str | None = Field(
+        None, description="of tensorrt_llm and vllm: the interpreter that has them"
+    )
+    tensor_parallel: int = Field(1, ge=1, description="of those: GPUs that share a model")
+    block_reuse: bool = Field(
+        True, description="of those: keep a document's cache; false for repeatable scores"
+    )
+    memory: float | None = Field(
+        None, gt=0, lt=1, description="of those: share of a GPU's memory to take"
+    )
+    start_seconds: float = Field(1800, gt=0, description="of those: to load a model")
+    batch_seconds: float = Field(600, gt=0, description="of those: a longer silence is a hang")
+
+    @field_validator("backend")
+    @classmethod
+    def _one_spelling(cls, backend: str) -> str:
+        return backend.replace("-", "_")
 class ActorConfig(_Section):
     """Ray actors that hold one model."""
 

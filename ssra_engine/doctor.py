@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -41,8 +42,11 @@ _FEATURES = (
 )
 
 
-def diagnose() -> dict[str, Any]:
+def diagnose(pythons: Mapping[str, str | None] | None = None) -> dict[str, Any]:
     """Look at this machine.
+
+    Args:
+        pythons: interpreters of the backends that are worker processes, by name.
 
     Returns:
         ``version``, ``python``, ``platform``; ``packages``: version or None by name; ``cpu``: its
@@ -58,7 +62,7 @@ def diagnose() -> dict[str, Any]:
         "cpu": _cpu(),
         "kernels": _kernels(),
         "gpus": _gpus(),
-        "engines": [_engine(name) for name in BACKENDS],
+        "engines": [_engine(name, (pythons or {}).get(name)) for name in BACKENDS],
     }
 
 
@@ -86,9 +90,9 @@ def diagnosis_text(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _engine(name: str) -> dict[str, Any]:
+def _engine(name: str, python: str | None) -> dict[str, Any]:
     backend = BACKENDS[name]
-    problem = backend.problem()
+    problem = backend.problem(python)
     detail = backend.summary if problem is None else problem
     if problem is None and name == "torch":
         detail += f"; {_torch_arithmetic()}"

@@ -12,7 +12,7 @@ import pyarrow as pa
 from ssra_engine.calibration import Calibration
 from ssra_engine.config import Config, load_config
 from ssra_engine.content import content_key
-from ssra_engine.engines import load_engine
+from ssra_engine.engines import BACKENDS, load_engine
 from ssra_engine.engines.engine import Engine
 from ssra_engine.errors import ConfigError, EngineError
 from ssra_engine.prompts import TEMPLATES
@@ -123,6 +123,9 @@ def engine_options(built: Config, backend: str, run: Config | None = None) -> di
             "threads": settings.threads,
             "max_document_tokens": built.model.max_document_tokens,
         }
+    if backend in BACKENDS and BACKENDS[backend].own_python:
+        own = ("python", "tensor_parallel", "block_reuse", "memory")
+        options |= settings.model_dump(include={*own, "start_seconds", "batch_seconds"})
     return options
 
 

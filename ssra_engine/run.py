@@ -22,13 +22,16 @@ from ssra_engine.config import Config
 from ssra_engine.corpus import Corpus, open_corpus
 from ssra_engine.errors import ConfigError
 from ssra_engine.roles import Roles
+from ssra_engine.runners.runner import open_runner
 from ssra_engine.steps import NoProgress, Progress, Steps, shard_count
 from ssra_engine.store import Store, open_store
 
 __all__ = ["Plan", "Progress", "RunResult", "plan", "run"]
 
 #: Settings that change how fast rows are made, not which.
-_SPEED_ONLY = {"engine": ("batch_tokens", "threads")}
+_SPEED_ONLY = {
+    "engine": ("batch_tokens", "threads", "python", "memory", "start_seconds", "batch_seconds")
+}
 
 
 @dataclass(frozen=True)
@@ -130,11 +133,13 @@ def run(
             return RunResult(output, store.summary(), already_finished=True)
         with _logging_to(store):
             started = time.perf_counter()
-            steps = Steps(config, corpus, roles, store, progress or NoProgress())
+            runner = open_runner(config.runner)
+            steps = Steps(config, corpus, roles, store, progress or NoProgress(), runner)
             try:
                 summary = steps.run()
             finally:
                 steps.close()
+                runner.close()
             summary["timing"] = steps.timing(time.perf_counter() - started)
             store.finish(summary)
     return RunResult(output, summary, already_finished=False)
@@ -160,7 +165,7 @@ def _open_corpus(config: Config, inputs: Sequence[str | Path]) -> Corpus:
 
 
 def _fingerprint(config: Config, corpus: Corpus, roles: Roles) -> dict[str, Any]:
-    tree = config.model_dump(mode="json")
+    tree = config.model_dump(mode="json", exclude={"runner"})
     for section, names in _SPEED_ONLY.items():
         for name in names:
             del tree[section][name]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +230,30 @@ def test_any_model_folder_may_compare(
 
 
 @pytest.mark.parametrize(
+def test_a_backend_in_another_interpreter_gets_its_checkpoints_once(
+    engines: Path,
+    inputs: dict[str, list[Path]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing is left to be graded, so an interpreter that only finds vllm will do."""
+    (tmp_path / "vllm.py").write_text("")
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path} exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setenv("SSRA_CACHE", str(tmp_path / "cache"))
+    settings = config(engine__backend="vllm", engine__python=str(python))
+    assert build(settings, **inputs, output=engines).did_nothing
+    made = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    assert sum(path.name == "model.safetensors" for path in made) == 2
+    times = [path.stat().st_mtime_ns for path in made if path.suffix != ".lock"]
+    assert build(settings, **inputs, output=engines).did_nothing
+    assert [path.stat().st_mtime_ns for path in made if path.suffix != ".lock"] == times
+    without = config(engine__backend="vllm", engine__python=sys.executable)
+    with pytest.raises(EngineError, match="lacks vllm"):
+        build(without, **inputs, output=engines)
+
+
     ("changes", "message"),
     [
         ({"engine.backend": "fake"}, "the fake backend cannot grade pairs"),

@@ -14,7 +14,9 @@ def test_this_machine() -> None:
     report = diagnose()
     assert json.loads(json.dumps(report)) == report
     assert [engine["name"] for engine in report["engines"]] == list(BACKENDS)
-    assert all(engine["ready"] for engine in report["engines"])
+    ready = {engine["name"]: engine["ready"] for engine in report["engines"]}
+    assert ready["torch"]
+    assert ready["fake"]
     assert report["packages"]["torch"]
     assert report["cpu"]["cores"] >= 1
     assert "portable" in report["kernels"]["isas"]
@@ -30,15 +32,23 @@ def test_a_machine_that_lacks_things(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ssra_engine.doctor._proc_table", lambda path: {})
     monkeypatch.setitem(sys.modules, "ssra_engine._core", None)
     report = diagnose()
-    torch, fake = report["engines"]
-    assert not torch["ready"]
+    engines = {engine["name"]: engine for engine in report["engines"]}
+    torch = engines["torch"]
+    assert [name for name, engine in engines.items() if engine["ready"]] == ["fake"]
     assert torch["detail"] == "needs torch, transformers: pip install 'ssra-engine'"
-    assert fake["ready"]
+    assert "lacks vllm" in engines["vllm"]["detail"]
+    assert "CUDA 13.1" in engines["tensorrt_llm"]["detail"]
     assert report["cpu"]["features"] == report["kernels"]["isas"] == report["gpus"] == []
     text = diagnosis_text(report)
     assert "not installed" in text
     assert "not built" in text
     assert "features unknown" in text
+
+
+def test_the_interpreter_of_a_worker() -> None:
+    report = diagnose({"vllm": sys.executable})
+    vllm = next(engine for engine in report["engines"] if engine["name"] == "vllm")
+    assert f"{sys.executable} (Python " in vllm["detail"]
 
 
 def test_importing_the_engines_imports_no_model_library() -> None:

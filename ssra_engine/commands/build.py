@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ssra_engine.commands.options import GRADES, config_option, seed_option
+from ssra_engine.commands.options import GRADES, config_option, python_option, seed_option
 
 __all__ = ["build"]
 
@@ -17,6 +17,8 @@ _PLACES = {
     "preset": "model.preset",
     "grades": "grades",
     "seed": "seed",
+    "backend": "engine.backend",
+    "python": "engine.python",
 }
 
 
@@ -29,6 +31,10 @@ _PLACES = {
     "--preset", type=click.Choice(["tiny"]), help="Train a small backbone from scratch instead."
 )
 @click.option("--grades", type=GRADES, help="The grade scale. [default: 0,1,2,3]")
+@click.option(
+    "--backend", help="Grades the pairs: auto, torch, tensorrt-llm, vllm. [default: auto]"
+)
+@python_option
 @config_option
 @seed_option
 @click.option(
@@ -45,7 +51,8 @@ def build(
     """Train the models of a run from graded judgments, and write them into an engines folder.
 
     The score model learns the judgments, grades the pairs, and the query model learns from both.
-    Run again with nothing changed, it does nothing.
+    Run again with nothing changed, it does nothing. Checkpoints for tensorrt-llm and vllm are made
+    for --backend and kept in a cache.
 
     \b
     Example:

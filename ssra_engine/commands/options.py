@@ -13,6 +13,7 @@ __all__ = [
     "LOG",
     "config_option",
     "json_option",
+    "python_option",
     "remember_log",
     "seed_option",
 ]
@@ -51,6 +52,12 @@ config_option = click.option(
     "--config", type=click.Path(path_type=Path), help="YAML file of settings; flags go before it."
 )
 seed_option = click.option("--seed", type=click.IntRange(min=0), help="[default: 0]")
+python_option = click.option(
+    "--trt-python",
+    "--vllm-python",
+    "python",
+    help="Python interpreter that has TensorRT-LLM or vLLM, for their backends.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ssra_engine.commands.options import ARGUMENTS, GRADES, config_option, remember_log, seed_option
+from ssra_engine.commands.options import (
+    ARGUMENTS,
+    GRADES,
+    config_option,
+    python_option,
+    remember_log,
+    seed_option,
+)
 
 if TYPE_CHECKING:
     from ssra_engine.config import Config
@@ -31,12 +38,15 @@ _PLACES = {
     "rounds": "refine.rounds",
     "shard_documents": "output.shard_documents",
     "backend": "engine.backend",
+    "python": "engine.python",
     "comparator": "filter.comparator",
     "file_format": "output.format",
     "limit": "input.limit",
     "on_error": "input.on_error",
     "seed": "seed",
     "threads": "engine.threads",
+    "runner": "runner.kind",
+    "address": "runner.address",
 }
 
 
@@ -83,7 +93,8 @@ _PLACES = {
     help="Who orders queries of a document: score, none, or a model folder or GGUF file that is "
     "asked by prompt. [default: score]",
 )
-@click.option("--backend", help="auto, torch, fake. [default: auto]")
+@click.option("--backend", help="auto, torch, tensorrt-llm, vllm, fake. [default: auto]")
+@python_option
 @click.option(
     "--format",
     "file_format",
@@ -98,6 +109,12 @@ _PLACES = {
     help="End at a bad document, or send it to rejected. [default: stop]",
 )
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of an engine.")
+@click.option(
+    "--runner",
+    type=click.Choice(["local", "ray"]),
+    help="Engines in this process, or in actors on a Ray cluster. [default: local]",
+)
+@click.option("--address", help="Ray cluster, such as auto. [default: one on this machine]")
 @config_option
 @seed_option
 def run(

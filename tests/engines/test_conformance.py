@@ -11,13 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from torch_worker_engine import TorchWorkerEngine
 
 from ssra_engine.engines import Completion, Engine, Request, Sampling, load_engine
 from ssra_engine.engines.engine import GENERATED, REQUESTS, scored_schema
 from ssra_engine.errors import EngineError
 
 #: Largest distance of a label probability from float32.
-TOLERANCE = {"torch-float32": 1e-5, "torch-bfloat16": 0.05}
+TOLERANCE = {"torch-float32": 1e-5, "torch-bfloat16": 0.05, "worker-float32": 1e-5}
 LABELS = ["0", "1", "2", "3"]
 DOCUMENTS = [
     "T:The quick brown fox\n",
@@ -45,17 +46,24 @@ def tolerance(flavour: str) -> float:
 @pytest.fixture(scope="module")
 def model_engine(flavour: str, llama_folder: Path) -> Iterator[Engine]:
     backend, _, dtype = flavour.partition("-")
-    engine = load_engine(llama_folder, backend, dtype=dtype, batch_tokens=700)
+    engine = _open(backend, llama_folder, dtype=dtype, batch_tokens=700)
     yield engine
     engine.close()
 
 
-@pytest.fixture(scope="module", params=["torch", "fake"])
+@pytest.fixture(scope="module", params=["torch", "worker", "fake"])
 def engine(request: pytest.FixtureRequest, llama_folder: Path) -> Iterator[Engine]:
-    options = {"dtype": "float32", "batch_tokens": 700} if request.param == "torch" else {}
-    engine = load_engine(llama_folder, request.param, **options)
+    options = {} if request.param == "fake" else {"dtype": "float32", "batch_tokens": 700}
+    engine = _open(request.param, llama_folder, **options)
     yield engine
     engine.close()
+
+
+def _open(backend: str, folder: Path, **options: Any) -> Engine:
+    """A backend, or `worker`: the torch engine in a process of its own."""
+    if backend == "worker":
+        return TorchWorkerEngine(folder, **options)
+    return load_engine(folder, backend, **options)
 
 
 @pytest.fixture(scope="module")
