@@ -30,10 +30,25 @@ from ssra_engine.schema import DOCUMENT_TEXT_COLUMNS
 from ssra_engine.scored import Scored, read_scored, take_rows
 from ssra_engine.stages.accept import surest
 
-__all__ = ["NO_GRADE", "AuditReport", "Audited", "Draw", "draw_audit", "drawn", "read_audit"]
+__all__ = [
+    "LABELLED",
+    "NO_GRADE",
+    "AuditReport",
+    "Audited",
+    "Draw",
+    "documents_of",
+    "draw_audit",
+    "drawn",
+    "open_run",
+    "read_audit",
+    "sample_keys",
+]
 
 #: Label of a query that has no grade: nobody can tell what it asks for. It counts as wrong.
 NO_GRADE = "-"
+
+#: In the folder of an audit page, the labels that `read_audit` reads.
+LABELLED = "audit.parquet"
 
 _COLUMNS = ("query", "doc_id", *DOCUMENT_TEXT_COLUMNS, "label", "sample_key", "draw")
 _DRAW = re.compile(r"(\d+) per grade of the surest (\d*\.?\d+(?:e-\d+)?), seed (\d+)")
@@ -113,6 +128,24 @@ def draw_audit(
     file = Path(file)
     if file.exists():
         raise ConfigError(f"{file}: it is there and may hold labels. Give another --output.")
+    outputs, inputs = open_run(folder, corpus)
+    scored = read_scored(outputs)
+    chosen = drawn(scored, draw)[1]
+    table = pa.concat_tables(take_rows(outputs, scored.row[chosen]))
+    labels = _oracle_labels(outputs, inputs, table) if oracle else [""] * len(table)
+    put_file(file, _csv(_rows(outputs, inputs, table, labels, draw)))
+    targets = scored.target[chosen]
+    counts = {grade: int((targets == grade).sum()) for grade in outputs.config.targets}
+    return AuditReport(file, counts, oracle)
+
+
+def open_run(folder: str | Path, corpus: Sequence[str] = ()) -> tuple[Outputs, list[str]]:
+    """A finished run and the files of its documents.
+
+    Raises:
+        StoreError: the folder is not the output of a finished run, or its documents are not known.
+        DataError: the corpus cannot be read, or is not the one of the run.
+    """
     outputs = open_outputs(Path(folder))
     inputs = list(corpus) or list(outputs.inputs)
     if not inputs:
@@ -123,14 +156,7 @@ def draw_audit(
             file=inputs[0],
             mend="Give the files of the run, in its order, with --corpus",
         )
-    scored = read_scored(outputs)
-    chosen = drawn(scored, draw)[1]
-    table = pa.concat_tables(take_rows(outputs, scored.row[chosen]))
-    labels = _oracle_labels(outputs, inputs, table) if oracle else [""] * len(table)
-    put_file(file, _csv(_rows(outputs, inputs, table, labels, draw)))
-    targets = scored.target[chosen]
-    counts = {grade: int((targets == grade).sum()) for grade in outputs.config.targets}
-    return AuditReport(file, counts, oracle)
+    return outputs, inputs
 
 
 def drawn(scored: Scored, draw: Draw) -> tuple[np.ndarray, np.ndarray]:
@@ -157,7 +183,7 @@ def read_audit(file: str | Path, scored: Scored, grades: Sequence[int]) -> Audit
 
     Args:
         file: as `draw_audit` wrote it, in any supported format, with every label filled in: a
-            grade, or "-" for a query that has none.
+            grade, or "-" for a query that has none; or the folder of an audit page.
         scored: samples of the run.
         grades: the scale.
 
@@ -170,7 +196,7 @@ def read_audit(file: str | Path, scored: Scored, grades: Sequence[int]) -> Audit
     draw = _one_draw(source, cells["draw"], places)
     population, chosen = drawn(scored, draw)
     rows = np.flatnonzero(chosen)
-    expected = dict(zip(_sample_keys(scored.seed[rows], draw), rows.tolist(), strict=True))
+    expected = dict(zip(sample_keys(scored.seed[rows], draw), rows.tolist(), strict=True))
     right = np.zeros(len(scored), bool)
     labels = zip(cells["sample_key"], cells["label"], places.tolist(), strict=True)
     for key, label, place in labels:
@@ -191,7 +217,7 @@ def read_audit(file: str | Path, scored: Scored, grades: Sequence[int]) -> Audit
     return Audited(draw, population, chosen, right)
 
 
-def _sample_keys(seeds: np.ndarray, draw: Draw) -> list[str]:
+def sample_keys(seeds: np.ndarray, draw: Draw) -> list[str]:
     """Names of samples that tell nothing of them; to sort by them is to shuffle."""
     keys = mix(seeds, draw.seed, _SALT + 1)
     return [f"{key:016x}" for key in keys.tolist()]
@@ -200,8 +226,8 @@ def _sample_keys(seeds: np.ndarray, draw: Draw) -> list[str]:
 def _rows(
     outputs: Outputs, inputs: Sequence[str], table: pa.Table, labels: list[str], draw: Draw
 ) -> list[dict[str, Any]]:
-    documents = _documents(outputs, inputs, table.column("doc_id").unique())
-    keys = _sample_keys(table.column("seed").to_numpy(), draw)
+    documents = documents_of(outputs, inputs, table.column("doc_id").unique())
+    keys = sample_keys(table.column("seed").to_numpy(), draw)
     pairs = zip(
         table.column("query").to_pylist(),
         table.column("doc_id").to_pylist(),
@@ -216,9 +242,10 @@ def _rows(
     return sorted(rows, key=lambda row: str(row["sample_key"]))
 
 
-def _documents(
-    outputs: Outputs, inputs: Sequence[str], wanted: pa.ChunkedArray
+def documents_of(
+    outputs: Outputs, inputs: Sequence[str], wanted: pa.Array | pa.ChunkedArray
 ) -> dict[str, dict[str, str]]:
+    """Some documents of a run, rows of `schema.CORPUS` by their doc_id."""
     settings = outputs.config.input
     corpus = open_corpus(inputs, limit=settings.limit, on_error=settings.on_error)
     found: dict[str, dict[str, str]] = {}
@@ -249,7 +276,8 @@ def _csv(rows: list[dict[str, Any]]) -> bytes:
 
 
 def _one_source(file: str | Path) -> Source:
-    sources = find_sources([file])
+    labelled = Path(file) / LABELLED
+    sources = find_sources([labelled if labelled.is_file() else file])
     if len(sources) > 1:
         raise DataError("an audit is one file", file=str(file), mend="Give the file itself")
     return sources[0]

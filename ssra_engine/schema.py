@@ -6,6 +6,7 @@ import pyarrow as pa
 
 __all__ = [
     "ANNOTATED",
+    "ANSWERS",
     "CORPUS",
     "D2Q",
     "DOCUMENT_TEXT_COLUMNS",
@@ -65,6 +66,18 @@ ANNOTATED = pa.schema(
         pa.field("grade", pa.int8(), nullable=False),
         pa.field("probs", pa.list_(pa.float32()), nullable=False),
         pa.field("source", pa.string(), nullable=False),
+    ]
+)
+
+#: What annotators answered on the audit page, in order (`auditing.answers`).
+ANSWERS = pa.schema(
+    [
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("sample_key", pa.string(), nullable=False),
+        *PAIRS,
+        pa.field("label", pa.string()),
+        pa.field("annotator", pa.string(), nullable=False),
+        pa.field("time", pa.timestamp("us", "UTC"), nullable=False),
     ]
 )
 
