@@ -188,6 +188,9 @@ class FilterConfig(_Section):
     """What a sample must pass to be kept."""
 
     max_query_chars: int = Field(64, ge=1)
+    scored: bool = Field(
+        True, description="reject a query that the score model does not give its target grade"
+    )
     min_confidence: float = Field(0.0, ge=0, le=1, description="probability of the target grade")
     comparator: str = Field(
         "score",

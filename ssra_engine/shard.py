@@ -338,7 +338,11 @@ def _score(
     with _engine_call():
         probs = score(job.score, batches, job.roles.labels, job.roles.calibration, tick)
     samples.probs[rows] = probs
-    samples.code[rows] = check_scores(probs, samples.target[rows], job.config.filter.min_confidence)
+    settings = job.config.filter
+    codes = check_scores(probs, samples.target[rows], settings.min_confidence)
+    if not settings.scored:
+        codes[codes != reason_code("error")] = KEPT
+    samples.code[rows] = codes
 
 
 def _compare(samples: _Samples, rows: np.ndarray, documents: _Documents, job: Job) -> None:

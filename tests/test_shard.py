@@ -340,3 +340,14 @@ def test_a_language_model_may_order_the_queries_of_a_document() -> None:
         assert len(opposed.get(name, {})) == 0
     for name in marked - several:
         assert opposed[name] == unordered[name]
+
+
+def test_without_the_score_filter_samples_are_scored_and_kept_all_the_same() -> None:
+    job = _job(1, 1, filter__scored=False, filter__comparator="none")
+    rows = synthesize_shard(make_documents(60), job).to_pylist()
+    kept = [row for row in rows if row["reason"] is None]
+    assert any(row["grade"] != row["target"] for row in kept)
+    assert all(row["probs"] is not None for row in kept)
+    assert not {"score_mismatch", "low_confidence", "pairwise_inconsistent"} & {
+        row["reason"] for row in rows
+    }

@@ -208,7 +208,8 @@ def _may_be_near(
     """
     differ = np.bitwise_count(sketches[one] ^ sketches[other])
     most: np.ndarray = (1 - least) / (1 + least) * (sizes[one] + sizes[other])
-    return differ <= most + 1e-9
+    may_be: np.ndarray = differ <= most + 1e-9
+    return may_be
 
 
 def _band_keys(forms: pa.Array, count: int) -> Iterator[np.ndarray]:
