@@ -23,6 +23,7 @@ from ssra_engine.commands.inspect import inspect
 from ssra_engine.commands.options import ARGUMENTS, LOG
 from ssra_engine.commands.run import run
 from ssra_engine.commands.simulate import simulate
+from ssra_engine.commands.train import train
 from ssra_engine.commands.verify import verify
 from ssra_engine.errors import SsraError
 
@@ -111,7 +112,7 @@ def main(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for _command in (simulate, build, run, verify, audit, accept, evaluate, inspect, doctor):
+for _command in (simulate, build, run, verify, audit, accept, train, evaluate, inspect, doctor):
     main.add_command(_command)
 
 if __name__ == "__main__":

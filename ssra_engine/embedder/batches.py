@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from sentence_transformers.base.sampler import DefaultBatchSampler
 
 from ssra_engine.keys import hash_strings, mix, normalise
 
-__all__ = ["DistinctBatches", "distinct_batches", "plan_batches", "row_keys"]
+__all__ = ["DistinctBatches", "Sides", "distinct_batches", "plan_batches", "row_keys", "row_sides"]
 
 #: A query's character trigrams, by min-hash: 8 bands of 5. Two queries count as near-duplicates
 #: where a band agrees: 96 % of those whose trigrams have a Jaccard index of 0.8, 2 % at 0.3.
@@ -28,6 +30,36 @@ def row_keys(queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
     normal = normalise(pa.array(queries, pa.string()))
     columns = [mix(hash_strings(pa.array(documents, pa.string())), 1), mix(hash_strings(normal), 2)]
     return np.stack([*columns, *_sketches(normal.to_pylist()).T], axis=1)
+
+
+#: For each row, the documents that it brings into a batch, and those relevant to its query.
+Sides = tuple[Sequence[Set[int]], Sequence[Set[int]]]
+
+
+def row_sides(
+    queries: Sequence[str], documents: Sequence[Sequence[str]], grades: np.ndarray
+) -> Sides:
+    """What rows must not have of each other: one's documents, and those relevant to the other.
+
+    Args:
+        queries: N texts.
+        documents: columns of N texts each: the row's own document, then its hard negatives.
+        grades: [N]; a document is relevant to the queries that have it with a grade above 0. A row
+            of grade 0 asks for nothing: its query's term has no weight.
+    """
+    keys = np.stack([hash_strings(pa.array(column, pa.string())) for column in documents], axis=1)
+    brought = [frozenset(row) for row in keys.tolist()]
+    of_query: dict[str, set[int]] = {}
+    normal = normalise(pa.array(queries, pa.string())).to_pylist()
+    for query, key, grade in zip(normal, keys[:, 0].tolist(), grades.tolist(), strict=True):
+        if grade > 0:
+            of_query.setdefault(query, set()).add(key)
+    nothing: Set[int] = frozenset()
+    relevant = [
+        of_query[query] if grade > 0 else nothing
+        for query, grade in zip(normal, grades.tolist(), strict=True)
+    ]
+    return brought, relevant
 
 
 def _sketches(queries: Sequence[str]) -> np.ndarray:
@@ -48,6 +80,7 @@ def plan_batches(
     grades: np.ndarray,
     batch_size: int,
     *,
+    sides: Sides | None = None,
     recipe: Mapping[int, float] | None = None,
     seed: int = 0,
     drop_last: bool = False,
@@ -63,6 +96,8 @@ def plan_batches(
         keys: uint64[N, K], of `row_keys`.
         grades: [N].
         batch_size: rows at most.
+        sides: of `row_sides`; a document that one row brings is never relevant to the query of
+            another.
         recipe: grade and its share, above 0; shares need not sum to 1.
         seed: of the order.
         drop_last: leave out short batches (without a recipe).
@@ -74,7 +109,7 @@ def plan_batches(
     if recipe is None:
         waiting = deque(generator.permutation(len(keys)).tolist())
         while waiting:
-            batch = _draw(waiting, keys, batch_size, set())
+            batch = _draw(waiting, _Batch(keys, sides), batch_size)
             if len(batch) == batch_size or not drop_last:
                 yield batch
         return
@@ -87,25 +122,48 @@ def plan_batches(
             )
     queues: dict[int, deque[int]] = {grade: deque() for grade in recipe}
     for _ in range(max(1, len(keys) // batch_size)):
-        taken: set[int] = set()
+        taken = _Batch(keys, sides)
         batch = []
         for grade, count in _quotas(recipe, batch_size).items():
             queue = queues[grade]
             if len(queue) < count:
                 queue.extend(generator.permutation(rows[grade]).tolist())
-            batch += _draw(queue, keys, count, taken)
+            batch += _draw(queue, taken, count)
         yield generator.permutation(batch).tolist()
 
 
-def _draw(waiting: deque[int], keys: np.ndarray, count: int, taken: set[int]) -> list[int]:
+class _Batch:
+    """What the rows of a batch hold so far."""
+
+    def __init__(self, keys: np.ndarray, sides: Sides | None) -> None:
+        self._keys = keys
+        self._sides = sides
+        self._taken: set[int] = set()
+        self._brought: set[int] = set()
+        self._relevant: set[int] = set()
+
+    def admit(self, row: int) -> bool:
+        """Take a row up, unless it conflicts with one that is there."""
+        own = self._keys[row].tolist()
+        if not self._taken.isdisjoint(own):
+            return False
+        if self._sides is not None:
+            brought, relevant = (side[row] for side in self._sides)
+            if not (self._relevant.isdisjoint(brought) and self._brought.isdisjoint(relevant)):
+                return False
+            self._brought.update(brought)
+            self._relevant.update(relevant)
+        self._taken.update(own)
+        return True
+
+
+def _draw(waiting: deque[int], batch: _Batch, count: int) -> list[int]:
     """Rows from the left that do not conflict; those passed over stay, in order."""
     drawn: list[int] = []
     passed: list[int] = []
     while waiting and len(drawn) < count:
         row = waiting.popleft()
-        own = keys[row].tolist()
-        if taken.isdisjoint(own):
-            taken.update(own)
+        if batch.admit(row):
             drawn.append(row)
         else:
             passed.append(row)
@@ -127,8 +185,13 @@ def _quotas(recipe: Mapping[int, float], batch_size: int) -> dict[int, int]:
 class DistinctBatches(DefaultBatchSampler):  # type: ignore[misc]  # sentence-transformers is untyped
     """`plan_batches` as a batch sampler of sentence-transformers; an epoch has a plan of its own.
 
-    The data set's first two columns are query and document; its label, where there is one, is the
-    grade.
+    The data set's first two columns are query and document, further ones hard negatives; its label,
+    where there is one, is the grade. Every epoch has as many batches as the first, which the
+    trainer's count of steps, and so going on from a checkpoint, rests on: a longer plan loses its
+    last and shortest batches, a shorter one begins again.
+
+    Rows that conflict with most others, such as those of a query with a long list, are left over at
+    the end of a plan; `least` leaves out the batches that are then too short to contrast.
     """
 
     def __init__(
@@ -140,42 +203,53 @@ class DistinctBatches(DefaultBatchSampler):  # type: ignore[misc]  # sentence-tr
         generator: Any = None,
         seed: int = 0,
         recipe: Mapping[int, float] | None = None,
+        least: float = 0.0,
     ) -> None:
         super().__init__(dataset, batch_size=batch_size, drop_last=drop_last)
         labels = [name for name in valid_label_columns or () if name in dataset.column_names]
         texts = [name for name in dataset.column_names if name not in labels]
-        self._keys = row_keys(list(dataset[texts[0]]), list(dataset[texts[1]]))
+        columns = [list(dataset[name]) for name in texts]
+        self._keys = row_keys(columns[0], columns[1])
         self._grades = np.asarray(dataset[labels[0]]) if labels else np.ones(len(dataset))
+        self._sides = row_sides(columns[0], columns[1:], self._grades)
         self._recipe = recipe
         self._seed = seed
+        sizes = [len(batch) for batch in self._plan(0, 0)]
+        self._count = sum(size >= least * max(sizes) for size in sizes)
 
-    def _plan(self) -> Iterator[list[int]]:
+    def _plan(self, epoch: int, again: int) -> Iterator[list[int]]:
         return plan_batches(
             self._keys,
             self._grades,
             self.batch_size,
+            sides=self._sides,
             recipe=self._recipe,
-            seed=int(mix(np.array([self._seed], np.uint64), self.epoch)[0]),
+            seed=int(mix(np.array([self._seed], np.uint64), epoch, again)[0]),
             drop_last=self.drop_last,
         )
 
     def __iter__(self) -> Iterator[list[int]]:
-        return self._plan()
+        left = self._count
+        for again in range(self._count):
+            for batch in islice(self._plan(self.epoch, again), left):
+                left -= 1
+                yield batch
+            if not left:
+                return
 
     def __len__(self) -> int:
-        return sum(1 for _ in self._plan())
+        return self._count
 
 
 def distinct_batches(
-    recipe: Mapping[int, float] | None = None,
+    recipe: Mapping[int, float] | None = None, least: float = 0.0
 ) -> Callable[..., DistinctBatches]:
     """`DistinctBatches` with a recipe, for `SentenceTransformerTrainingArguments(batch_sampler=)`.
 
     Args:
         recipe: of `plan_batches`.
+        least: share of the longest batch's rows that a batch must have.
     """
 
-    def make(dataset: Any, **settings: Any) -> DistinctBatches:
-        return DistinctBatches(dataset, **settings, recipe=recipe)
-
-    return make
+    # The trainer pickles it into its checkpoints, which a closure would not bear.
+    return partial(DistinctBatches, recipe=recipe, least=least)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from ssra_engine.embedder.batches import distinct_batches, plan_batches, row_keys
+from ssra_engine.embedder.batches import distinct_batches, plan_batches, row_keys, row_sides
 
 NEAR = "how to cook garlic noodles at home quickly"
 
@@ -64,3 +64,49 @@ def test_an_epoch_has_a_plan_of_its_own_that_its_seed_repeats() -> None:
     assert len(samplers[0]) == len(first)
     samplers[0].set_epoch(1)
     assert list(samplers[0]) != first
+
+
+def test_no_row_brings_what_is_relevant_to_another() -> None:
+    queries = [f"{number * 7919:x}" for number in range(8)] * 6
+    documents = [f"document {number * 5 % 37}" for number in range(48)]
+    negatives = [f"document {(number * 11 + 3) % 37}" for number in range(48)]
+    grades = np.arange(48) % 4
+    relevant = {
+        (query, document)
+        for query, document, grade in zip(queries, documents, grades, strict=True)
+        if grade > 0
+    }
+
+    def clashes(batches: list[list[int]]) -> int:
+        return sum(
+            (queries[one], text) in relevant
+            for batch in batches
+            for one in batch
+            for other in batch
+            if one != other and grades[one] > 0
+            for text in (documents[other], negatives[other])
+        )
+
+    keys = row_keys(queries, documents)
+    assert clashes(list(plan_batches(keys, grades, 8))) > 0
+    sides = row_sides(queries, [documents, negatives], grades)
+    batches = list(plan_batches(keys, grades, 8, sides=sides))
+    assert clashes(batches) == 0
+    assert sorted(row for batch in batches for row in batch) == list(range(48))
+
+
+def test_every_epoch_has_as_many_batches_and_short_ones_can_be_left_out() -> None:
+    # Half of the rows are of one query, so that half of the batches cannot be full.
+    queries = ["the same"] * 40 + [f"{number * 7919:x}" for number in range(40)]
+    texts = [f"document {number}" for number in range(80)]
+    data = Dataset.from_dict({"query": queries, "document": texts, "label": [1] * 80})
+    lengths = []
+    for least in (0.0, 0.5):
+        sampler = distinct_batches(least=least)(data, 8, False, ["label"])
+        for epoch in range(6):
+            sampler.set_epoch(epoch)
+            sizes = [len(batch) for batch in sampler]
+            assert len(sizes) == len(sampler)
+            assert least == 0 or min(sizes) >= 4
+        lengths.append(len(sampler))
+    assert lengths == [40, 6]

@@ -1,0 +1,219 @@
+"""From judgments, synthetic queries and negatives to an embedding model in a folder of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from transformers.utils import logging
+
+from ssra_engine import __version__
+from ssra_engine.content import content_key
+from ssra_engine.corpus import Corpus, open_corpus
+from ssra_engine.durable import remove
+from ssra_engine.embedder.base import merge_lora, open_base
+from ssra_engine.embedder.card import model_card
+from ssra_engine.embedder.fit import fit
+from ssra_engine.embedder.model_folder import (
+    CHECKPOINTS,
+    put_model,
+    read_record,
+    training_folder,
+)
+from ssra_engine.embedder.rows import TrainingRows, read_training_rows
+from ssra_engine.embedder.settings import TrainSettings
+from ssra_engine.errors import DataError
+from ssra_engine.evaluation.evaluator import GradedEvaluator
+from ssra_engine.evaluation.measuring import Settings
+from ssra_engine.evaluation.retrieval import read_judged
+from ssra_engine.readers import find_sources
+from ssra_engine.steps import NoProgress, Progress
+
+__all__ = ["TrainData", "Trained", "train_embedder"]
+
+_MIN_LIST = 10
+
+
+@dataclass(frozen=True)
+class TrainData:
+    """Where the data is.
+
+    Attributes:
+        corpus: documents, as `open_corpus` takes them.
+        judgments: as `read_judgments` takes them.
+        grades: the scale.
+        synthetic: output of a run or of `accept`, or None.
+        negatives: see `tables.read_hard_negatives`.
+    """
+
+    corpus: Sequence[str | Path]
+    judgments: Sequence[str | Path]
+    grades: Sequence[int] = (0, 1, 2, 3)
+    synthetic: Path | None = None
+    negatives: Sequence[str | Path] = ()
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How a training ended.
+
+    Attributes:
+        output: the model's folder.
+        record: what its training.json holds.
+        did_nothing: the folder was there already, made of the same data and settings.
+    """
+
+    output: Path
+    record: dict[str, Any]
+    did_nothing: bool
+
+
+def train_embedder(
+    base: str | Path,
+    data: TrainData,
+    output: str | Path,
+    settings: TrainSettings,
+    progress: Progress | None = None,
+) -> Trained:
+    """Train an embedder, measure it beside its base on the split dev, and write its folder.
+
+    Killed and called again with the same arguments, it goes on from its last checkpoint, with the
+    losses of a training that was never interrupted. Called again when it is done, it does nothing.
+
+    Args:
+        base: folder of a sentence-transformers model, an encoder or a causal LM.
+        data: what to train on.
+        output: the model's folder.
+        settings: how.
+        progress: told of each step.
+
+    Raises:
+        ConfigError, DataError, EngineError: a setting, the data or the base is no good.
+        StoreError: `output` holds something else, or cannot be written.
+    """
+    settings.check()
+    with _quiet_transformers():
+        return _train(Path(base).resolve(), data, Path(output), settings, progress or NoProgress())
+
+
+def _train(
+    base: Path, data: TrainData, output: Path, settings: TrainSettings, steps: Progress
+) -> Trained:
+    steps.begin("read the data", 0, 0)
+    model = open_base(base, settings)
+    corpus = open_corpus(data.corpus)
+    fingerprint = _fingerprint(base, corpus, data, settings)
+    record = read_record(output, fingerprint)
+    if record is not None:
+        return Trained(output, record, did_nothing=True)
+    corpus.check()
+    rows = _rows(corpus.table(), data, settings)
+    evaluator, facts = _evaluator(data, settings)
+    with training_folder(output, fingerprint) as work:
+        steps.begin("measure the base", 0, 0)
+        before = evaluator(model)
+        watch = _Watch(steps)
+        fitted = fit(model, rows.dataset, settings, work / CHECKPOINTS, watch)
+        if settings.lora_rank:
+            adapter = work / "adapter"
+            remove(adapter)
+            merge_lora(model, base, settings, adapter)
+        steps.begin("measure the trained model", 0, 0)
+        record = {
+            "fingerprint": fingerprint,
+            "base": base.name,
+            "data": rows.counts,
+            "results": {**facts, "base": before, "trained": evaluator(model)},
+            "steps": fitted.steps,
+            "temperature": fitted.temperature,
+            "curve": fitted.curve,
+        }
+        card = model_card(output.name, int(model.get_embedding_dimension() or 0), record)
+
+        def fill(folder: Path) -> None:
+            model.save_pretrained(str(folder), create_model_card=False)
+            (folder / "README.md").write_text(card, encoding="utf-8")
+
+        put_model(output, record, work, fill)
+    return Trained(output, record, did_nothing=False)
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """No bars for weights that are read and written."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+class _Watch:
+    """Tells steps of the optimiser as progress."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._begun = False
+
+    def __call__(self, done: int, steps: int) -> None:
+        if self._begun:
+            self._progress.update(done)
+        else:
+            self._progress.begin("train, in steps", steps, done)
+            self._begun = True
+
+
+def _rows(documents: pa.Table, data: TrainData, settings: TrainSettings) -> TrainingRows:
+    return read_training_rows(
+        documents,
+        data.judgments,
+        data.grades,
+        settings,
+        synthetic=data.synthetic,
+        negatives=data.negatives,
+    )
+
+
+def _evaluator(data: TrainData, settings: TrainSettings) -> tuple[GradedEvaluator, dict[str, Any]]:
+    """Of the split dev, whose lists may be shorter than those that `evaluate model` asks for."""
+    judged = read_judged(data.corpus, data.judgments, data.grades, "dev", Settings(min_list=1))
+    longest = int(np.bincount(judged.pairs.query).max())
+    if not judged.pairs.grade.any():
+        raise DataError(
+            "every judgment of the split dev has grade 0", mend="Give dev some that match"
+        )
+    least = min(_MIN_LIST, longest)
+    evaluator = GradedEvaluator(judged, dims=sorted(settings.dims, reverse=True), min_list=least)
+    facts = {
+        "split": "dev",
+        "queries": judged.pairs.queries,
+        "pairs": len(judged.pairs.grade),
+        "min_list": least,
+    }
+    return evaluator, facts
+
+
+def _fingerprint(
+    base: Path, corpus: Corpus, data: TrainData, settings: TrainSettings
+) -> dict[str, Any]:
+    return {
+        "version": __version__,
+        "base": content_key(base),
+        "corpus": corpus.fingerprint(),
+        "judgments": _files_key(data.judgments),
+        "synthetic": _files_key([data.synthetic]) if data.synthetic is not None else "",
+        "negatives": _files_key(data.negatives) if data.negatives else "",
+        "grades": list(data.grades),
+        "settings": settings.deciding(),
+    }
+
+
+def _files_key(inputs: Sequence[str | Path]) -> str:
+    return " ".join(source.fingerprint().hex() for source in find_sources(inputs))
