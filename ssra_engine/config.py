@@ -5,6 +5,7 @@ Every command-line flag has its place here, and the effective tree is written be
 
 from __future__ import annotations
 
+import reprlib
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -62,6 +63,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "synthesize": {"max_new_tokens": 24},
     }
 }
+
+
+#: A larger file is no configuration.
+_MOST_BYTES = 1 << 20
 
 
 class _Section(BaseModel):
@@ -175,7 +180,6 @@ class SynthesizeConfig(_Section):
     top_p: float = Field(0.95, gt=0, le=1)
     max_new_tokens: int = Field(32, ge=1)
 
-
     @field_validator("budget")
     @classmethod
     def _readable(cls, budget: str | None) -> str | None:
@@ -226,8 +230,6 @@ class EngineConfig(_Section):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     batch_tokens: int = Field(8192, ge=64)
     threads: int | None = Field(None, ge=1)
-
-
     python: str | None = Field(
         None, description="of tensorrt_llm and vllm: the interpreter that has them"
     )
@@ -245,6 +247,8 @@ class EngineConfig(_Section):
     @classmethod
     def _one_spelling(cls, backend: str) -> str:
         return backend.replace("-", "_")
+
+
 class ActorConfig(_Section):
     """Ray actors that hold one model."""
 
@@ -262,9 +266,8 @@ class RunnerConfig(_Section):
     )
     actors: dict[Role, ActorConfig] = Field({}, description="by role")
     shards_at_once: int = Field(4, ge=1, description="shards worked on at a time with Ray")
-    timeout_seconds: float = Field(
-        600.0, gt=0, description="an actor that takes longer for a batch is started again"
-    )
+    start_seconds: float = Field(1800, gt=0, description="for an actor to load its model")
+    batch_seconds: float = Field(600, gt=0, description="a longer silence is a hang")
     retries: int = Field(3, ge=0, description="times a batch is sent again when its actor fails")
 
 
@@ -358,7 +361,7 @@ def load_config(path: str | Path | None = None, overrides: dict[str, Any] | None
         place = ".".join(str(part) for part in first["loc"]) or "the configuration"
         reason = first["msg"].removeprefix("Value error, ")
         raise ConfigError(
-            f"{source}: {place}: {reason} (got {first['input']!r})."
+            f"{source}: {place}: {reason} (got {reprlib.repr(first['input'])})."
             if first["type"] != "extra_forbidden"
             else f"{source}: {place}: no such setting."
         ) from error
@@ -375,11 +378,16 @@ def _lay_over(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise ConfigError(f"{path}: larger than {_MOST_BYTES >> 20} MiB; not a configuration.")
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file.") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"{path}: not a readable YAML file: {error}.") from error
+    except ConfigError:
+        raise
+    except Exception as error:  # a value of another type than its tag says raises anything
+        reason = str(error) or type(error).__name__
+        raise ConfigError(f"{path}: not a readable YAML file: {reason[:1000]}.") from error
     if tree is None:
         return {}
     if not isinstance(tree, dict):

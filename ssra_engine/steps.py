@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,12 +18,12 @@ from ssra_engine.budget import Budget, acceptance, parse_budget
 from ssra_engine.config import Config
 from ssra_engine.corpus import Corpus
 from ssra_engine.ending import end_section
-from ssra_engine.engines.engine import Engine, EngineStats
 from ssra_engine.errors import StoreError
 from ssra_engine.keys import mix
 from ssra_engine.refine import sample_documents, survivors
+from ssra_engine.role_engines import RoleEngines
 from ssra_engine.roles import Roles
-from ssra_engine.runners.local import run_shards
+from ssra_engine.runners.runner import Runner
 from ssra_engine.schema import STAGED
 from ssra_engine.section import Section
 from ssra_engine.shard import Job, failed_documents, synthesize_shard
@@ -67,14 +68,21 @@ class Steps:
     """The steps of one run, in order; each looks in the store for what is already done."""
 
     def __init__(
-        self, config: Config, corpus: Corpus, roles: Roles, store: Store, progress: Progress
+        self,
+        config: Config,
+        corpus: Corpus,
+        roles: Roles,
+        store: Store,
+        progress: Progress,
+        runner: Runner,
     ) -> None:
         self._config = config
         self._corpus = corpus
         self._roles = roles
         self._store = store
         self._progress = progress
-        self._models = _Models(roles, store)
+        self._models = RoleEngines(roles, store, runner)
+        self._runner = runner
         self._documents_done = 0
 
     def run(self) -> dict[str, Any]:
@@ -190,6 +198,7 @@ class Steps:
         """Commit the shards of a section that are not committed yet."""
         done = sum(record["documents"] for record in section.shards.values())
         self._progress.begin(section.name, documents, done)
+        progress = _Documents(self._progress, done)
         job = Job(
             self._config,
             self._roles,
@@ -213,7 +222,7 @@ class Steps:
                 table = synthesize_shard(
                     shard.documents,
                     job,
-                    lambda share: self._progress.update(done + share),
+                    partial(progress.tell, shard.index),
                     shard.index * self._config.output.shard_documents,
                 )
             if shard.bad is not None:
@@ -226,17 +235,16 @@ class Steps:
         with ThreadPoolExecutor(1, "writer") as writer:
             # The disk is waited for while the next shard is worked on; commits stay in order.
             commit: Future[None] | None = None
-            for shard, (table, seconds) in run_shards(left, work):
+            for shard, (table, seconds) in self._runner.run_shards(left, work):
                 if commit is not None:
                     commit.result()
                 facts = {"documents": len(shard.documents), "seconds": round(seconds, 3)}
                 commit = writer.submit(section.commit, shard.index, table, facts)
-                done += len(shard.documents)
                 self._documents_done += len(shard.documents)
-                self._progress.update(done)
+                progress.end(shard.index, len(shard.documents))
             if commit is not None:
                 commit.result()
-        self._check_unchanged(section, documents, done)
+        self._check_unchanged(section, documents, progress.done)
 
     def _check_unchanged(self, section: Section, documents: int, done: int) -> None:
         """Refuse what was made of input that changed after the run had begun to read it."""
@@ -289,51 +297,29 @@ class Steps:
         )
 
 
-class _Models:
-    """Engines, opened when first needed; one query model at a time."""
+class _Documents:
+    """How many documents of a section are done; several shards may be at work."""
 
-    def __init__(self, roles: Roles, store: Store) -> None:
-        self._roles = roles
-        self._store = store
-        self._open: dict[str, Engine] = {}
-        self.stats: dict[str, list[EngineStats]] = {}
+    def __init__(self, progress: Progress, done: int) -> None:
+        self._progress = progress
+        self._lock = threading.Lock()
+        self._at_work: dict[int, float] = {}
+        self.done = done
 
-    def folder(self, version: int) -> Path:
-        """Where a retrained query model is."""
-        return self._store.folder / "rounds" / str(version) / "query"
+    def tell(self, shard: int, share: float) -> None:
+        """So many documents' worth of a shard's work is done."""
+        with self._lock:
+            self._at_work[shard] = share
+            done = self.done + sum(self._at_work.values())
+        self._progress.update(done)
 
-    def score(self) -> Engine:
-        """The score model."""
-        return self._engine("score", self._roles.open_score)
-
-    def comparator(self) -> Engine | None:
-        """The language model that compares queries, where there is one."""
-        load = self._roles.open_comparator
-        return None if load is None else self._engine("comparator", load)
-
-    def query(self, version: int) -> Engine:
-        """A query model by its version; 0 is that of the engines folder."""
-        return self._engine(f"query v{version + 1}", lambda: self._open_query(version))
-
-    def _open_query(self, version: int) -> Engine:
-        trained = self._store.find("model", round=version)
-        if trained is None:
-            return self._roles.open_query(None)
-        self._store.check(trained.get("files", {}))
-        return self._roles.open_query(self.folder(version))
-
-    def close(self) -> None:
-        """Release all engines; their statistics stay."""
-        for engine in self._open.values():
-            engine.close()
-        self._open = {}
-
-    def _engine(self, role: str, load: Callable[[], Engine]) -> Engine:
-        if role not in self._open:
-            _log.info("loading the %s model", role)
-            self._open[role] = load()
-            self.stats.setdefault(role, []).append(self._open[role].stats)
-        return self._open[role]
+    def end(self, shard: int, documents: int) -> None:
+        """A shard is committed, or will be next."""
+        with self._lock:
+            self._at_work.pop(shard, None)
+            self.done += documents
+            done = self.done + sum(self._at_work.values())
+        self._progress.update(done)
 
 
 def _spent(budget: Budget | None, section: Section) -> bool:

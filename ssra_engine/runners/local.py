@@ -1,4 +1,4 @@
-"""Shards on this machine: one is worked on while the next is read."""
+"""Everything in this process: a shard is worked on while the next is read."""
 
 from __future__ import annotations
 
@@ -6,10 +6,30 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-__all__ = ["run_shards"]
+from ssra_engine.config import Role
+from ssra_engine.engines.engine import Engine
+
+__all__ = ["LocalRunner", "run_shards"]
 
 Shard = TypeVar("Shard")
 Outcome = TypeVar("Outcome")
+
+
+class LocalRunner:
+    """See `runner.Runner`."""
+
+    def open(self, role: Role, load: Callable[[], Engine]) -> Engine:
+        """Load it here."""
+        return load()
+
+    def run_shards(
+        self, shards: Iterable[Shard], work: Callable[[Shard], Outcome]
+    ) -> Iterator[tuple[Shard, Outcome]]:
+        """One shard at a time."""
+        return run_shards(shards, work)
+
+    def close(self) -> None:
+        """There is nothing to release."""
 
 
 def run_shards(

@@ -182,14 +182,14 @@ class _Pool(Engine):
         try:
             described = ray.get(
                 [actor.limits.remote() for actor in self._actors],
-                timeout=settings.timeout_seconds,
+                timeout=settings.start_seconds,
             )
         except GetTimeoutError as error:
             self.close()
             raise EngineError(
                 f"runner.actors.{role}: the actors did not start within "
-                f"{settings.timeout_seconds:g} s. Ask for fewer replicas, CPUs or GPUs than the "
-                "cluster has, or raise runner.timeout_seconds where loading takes longer."
+                f"{settings.start_seconds:g} s. Ask for fewer replicas, CPUs or GPUs than the "
+                "cluster has, or raise runner.start_seconds where loading takes longer."
             ) from error
         except RayError as error:
             self.close()
@@ -240,12 +240,12 @@ class _Pool(Engine):
     def _sent(self, method: str, arguments: tuple[Any, ...], sent: int = 1) -> _Flight:
         actor, ahead = self._picked()
         reference = getattr(self._actors[actor], method).remote(*arguments)
-        seconds = self._settings.timeout_seconds * ahead
+        seconds = self._settings.batch_seconds * ahead
         return _Flight(method, arguments, actor, reference, seconds, sent)
 
     def _picked(self) -> tuple[int, int]:
         """The actor with the fewest batches, and how many it has now; waits where all are lost."""
-        end = time.monotonic() + self._settings.timeout_seconds
+        end = time.monotonic() + self._settings.start_seconds
         while True:
             with self._lock:
                 self._look_for_the_lost()
@@ -257,7 +257,7 @@ class _Pool(Engine):
             if time.monotonic() > end:
                 raise EngineError(
                     f"no actor of the {self._role} model has come back within "
-                    f"{self._settings.timeout_seconds:g} s. Look at the cluster, and run the same "
+                    f"{self._settings.start_seconds:g} s. Look at the cluster, and run the same "
                     "command again; finished shards are kept."
                 )
             time.sleep(_BETWEEN_LOOKS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import threading
 import time
@@ -15,13 +17,17 @@ pytest.importorskip("ray")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
+from documents import write_documents
 from ray.cluster_utils import Cluster
 
-from ssra_engine.config import RunnerConfig
+from ssra_engine.config import RunnerConfig, load_config
 from ssra_engine.engines.engine import Engine, Request
 from ssra_engine.engines.fake import FakeEngine
 from ssra_engine.errors import EngineError
+from ssra_engine.roles import fake_roles
+from ssra_engine.run import run
 from ssra_engine.runners.ray import RayRunner
+from ssra_engine.steps import NoProgress
 
 REQUESTS = [Request(f"document {n}", f"grade {n % 4}") for n in range(60)]
 
@@ -98,7 +104,7 @@ def test_model_that_cannot_be_loaded(cluster: Cluster) -> None:
 
 
 def test_cluster_without_room(cluster: Cluster) -> None:
-    crowded = runner(actors={"score": {"replicas": 1, "cpus": 64}}, timeout_seconds=1)
+    crowded = runner(actors={"score": {"replicas": 1, "cpus": 64}}, start_seconds=1)
     with pytest.raises(EngineError, match=r"runner\.actors\.score: the actors did not start"):
         crowded.open("score", FakeEngine)
 
@@ -129,8 +135,8 @@ def dying_at(folder: Path, times: int, how: str = "die") -> Any:
 def test_batches_of_a_lost_actor_are_worked_on_elsewhere(
     cluster: Cluster, tmp_path: Path, how: str
 ) -> None:
-    seconds = 600 if how == "die" else 2
-    pool = runner(timeout_seconds=seconds).open("score", dying_at(tmp_path, 2, how))
+    seconds = 600 if how == "die" else 4
+    pool = runner(batch_seconds=seconds).open("score", dying_at(tmp_path, 2, how))
     assert answers(pool) == answers(FakeEngine())
     assert len(list(tmp_path.iterdir())) == 2
     pool.close()
@@ -159,3 +165,83 @@ def test_node_that_leaves(cluster: Cluster) -> None:
     thread.join(timeout=60)
     assert got == [expected] * 10
     pool.close()
+
+
+def run_here(tmp_path: Path, output: str, runner: dict[str, Any], **options: Any) -> Path:
+    corpus = write_documents(tmp_path / "corpus.arrow", 120)
+    config = load_config(
+        overrides={
+            "refine.documents": 30,
+            "output.shard_documents": 20,
+            "runner": runner,
+        }
+    )
+    roles = options.pop("roles", fake_roles(config.grades))
+    run(config, [corpus], roles, tmp_path / output, **options)
+    return tmp_path / output
+
+
+def parts(output: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(output)): path.read_bytes() for path in output.rglob("part-*")}
+
+
+class Impatient(NoProgress):
+    """Has enough in the final synthesis, after more documents than four shards have."""
+
+    def begin(self, name: str, documents: int, done: int) -> None:
+        self.left = 85 if name == "final" else 1000
+
+    def update(self, done: float) -> None:
+        if done > self.left:
+            raise KeyboardInterrupt
+
+
+def test_run_gives_the_rows_of_a_local_one(cluster: Cluster, tmp_path: Path) -> None:
+    local = run_here(tmp_path, "local", {})
+    pools = {"score": {"replicas": 2, "cpus": 0.5}, "query": {"cpus": 0.5}}
+    there = run_here(tmp_path, "ray", {"kind": "ray", "actors": pools})
+    assert len(parts(local)) > 3
+    assert parts(there) == parts(local)
+    timing = json.loads((there / "summary.json").read_text())["timing"]
+    assert timing["engines"]["score"]["requests"] > 0
+
+
+@pytest.mark.parametrize(("first", "then"), [("local", "ray"), ("ray", "local")])
+def test_a_run_goes_on_under_the_other_runner(
+    cluster: Cluster, tmp_path: Path, first: str, then: str
+) -> None:
+    whole = run_here(tmp_path, "whole", {})
+    with pytest.raises(KeyboardInterrupt):
+        run_here(tmp_path, "cut", {"kind": first}, progress=Impatient())
+    assert len(list((tmp_path / "cut/shards").rglob("*.*"))) > 0
+    assert parts(run_here(tmp_path, "cut", {"kind": then})) == parts(whole)
+
+
+def test_node_that_leaves_half_way_through_a_run(cluster: Cluster, tmp_path: Path) -> None:
+    def slow() -> Engine:
+        class Slow(FakeEngine):
+            def score_batches(self, batches: Any, labels: Any) -> Any:
+                for batch in batches:
+                    time.sleep(0.2)
+                    yield from super().score_batches([batch], labels)
+
+        return Slow()
+
+    node = cluster.add_node(num_cpus=1)
+    roles = dataclasses.replace(fake_roles((0, 1, 2, 3)), open_score=slow)
+    # The leaving node has one of five score models, and nothing that there is no room for elsewhere.
+    pools = {"score": {"replicas": 5, "cpus": 1}, "query": {"cpus": 0}}
+
+    class Unplugging(NoProgress):
+        done = False
+
+        def update(self, done: float) -> None:
+            if done > 50 and not self.done:
+                self.done = True
+                cluster.remove_node(node)
+
+    progress = Unplugging()
+    ray_runner = {"kind": "ray", "actors": pools}
+    there = run_here(tmp_path, "ray", ray_runner, roles=roles, progress=progress)
+    assert progress.done
+    assert parts(there) == parts(run_here(tmp_path, "local", {}))
