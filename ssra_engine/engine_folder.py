@@ -71,7 +71,7 @@ def open_roles(folder: str | Path, config: Config) -> Roles:
     Raises:
         EngineError: it is not a whole engines folder.
     """
-    engines = read_engines(folder)
+    engines = read_engines(Path(folder).absolute())  # for other processes too
     built = engines.config
     options = engine_options(built, config.engine.backend, config)
     card = engines.manifest["figures"]["score"]
@@ -81,7 +81,7 @@ def open_roles(folder: str | Path, config: Config) -> Roles:
 
     def open_comparator() -> Engine:
         own = {} if config.engine.backend == "fake" else {"dtype": config.engine.dtype}
-        return load_engine(config.filter.comparator, **options | own)
+        return load_engine(Path(comparator).absolute(), **options | own)
 
     def retrain(d2q: pa.Table, target: Path, seed: int) -> None:
         _retrain(engines, d2q, target, seed)
