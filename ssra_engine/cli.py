@@ -17,6 +17,7 @@ from ssra_engine import __version__
 from ssra_engine.commands.accept import accept
 from ssra_engine.commands.audit import audit
 from ssra_engine.commands.build import build
+from ssra_engine.commands.candidates import candidates
 from ssra_engine.commands.doctor import doctor
 from ssra_engine.commands.evaluate import evaluate
 from ssra_engine.commands.inspect import inspect
@@ -112,7 +113,19 @@ def main(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for _command in (simulate, build, run, verify, audit, accept, train, evaluate, inspect, doctor):
+for _command in (
+    simulate,
+    candidates,
+    build,
+    run,
+    verify,
+    audit,
+    accept,
+    train,
+    evaluate,
+    inspect,
+    doctor,
+):
     main.add_command(_command)
 
 if __name__ == "__main__":
