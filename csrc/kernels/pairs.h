@@ -85,10 +85,12 @@ inline void round_rows(const float* first, const float* second, int64_t n, Bfloa
   }
 }
 
-// e to the power of x, for x <= 88; zero below -87, where floats become denormal.
+// e to the power of x; of 88 where x is larger; zero below -87, where floats become denormal.
 inline Floats exponential(Floats x) {
   const Floats least = Floats{} - 87.0F;
-  const Floats bounded = x > least ? x : least;
+  const Floats most = Floats{} + 88.0F;
+  Floats bounded = x > least ? x : least;
+  bounded = bounded < most ? bounded : most;
   // x = whole * ln 2 + rest, |rest| <= ln 2 / 2; adding and subtracting 1.5 * 2^23 rounds.
   constexpr float kRounder = 12582912.0F;
   const Floats shifted = bounded * 1.442695041F + kRounder;
