@@ -131,7 +131,7 @@ class Answers:
                 f"{self.path}: it holds answers of another audit ({written or 'unknown'}), this "
                 f"one is {audit}. Give the options of that one, or another --output."
             )
-        sound = source.tell()
+        sound = int(source.tell())
         while True:
             try:
                 batch = reader.read_next_batch()
@@ -139,7 +139,7 @@ class Answers:
             except (StopIteration, OSError, pa.ArrowException):
                 return sound
             self.rows += [Answer(**row) for row in batch.to_pylist()]
-            sound = source.tell()
+            sound = int(source.tell())
 
     def _extend(self, data: bytes) -> None:
         """Append bytes, or leave the file as it was."""
