@@ -18,6 +18,7 @@ from ssra_engine.commands.accept import accept
 from ssra_engine.commands.audit import audit
 from ssra_engine.commands.build import build
 from ssra_engine.commands.candidates import candidates
+from ssra_engine.commands.config import config
 from ssra_engine.commands.doctor import doctor
 from ssra_engine.commands.evaluate import evaluate
 from ssra_engine.commands.inspect import inspect
@@ -124,6 +125,7 @@ for _command in (
     train,
     evaluate,
     inspect,
+    config,
     doctor,
 ):
     main.add_command(_command)

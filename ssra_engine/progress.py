@@ -29,14 +29,17 @@ class ProgressBar:
     Args:
         console: where to; standard error by default.
         seconds_between_lines: away from a terminal, a step prints no more often than this.
+        quiet: show nothing.
     """
 
     def __init__(
         self,
         console: Console | None = None,
         seconds_between_lines: float = _SECONDS_BETWEEN_LINES,
+        *,
+        quiet: bool = False,
     ) -> None:
-        self._console = console or Console(stderr=True)
+        self._console = console or Console(stderr=True, quiet=quiet)
         self._step: _Bar | _Lines = (
             _Bar(self._console)
             if self._console.is_terminal

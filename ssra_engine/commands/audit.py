@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ssra_engine.commands.options import seed_option
+from ssra_engine.commands.options import json_option, seed_option
 
 if TYPE_CHECKING:
     from ssra_engine.audit import Draw
@@ -43,6 +43,7 @@ __all__ = ["audit"]
     type=click.Path(path_type=Path),
     help="The file; with --serve, the folder of the answers. [default: audit.csv, or audit]",
 )
+@json_option
 def audit(
     out: Path,
     per_grade: int,
@@ -53,6 +54,7 @@ def audit(
     serve: bool,
     port: int | None,
     output: Path | None,
+    as_json: bool,
 ) -> None:
     """Draw a random sample of the scored pairs of OUT, what `ssra-engine run` wrote, for labelling.
 
@@ -73,16 +75,20 @@ def audit(
       ssra-engine audit out --per-grade 50 --serve --output audit
     """
     from ssra_engine.audit import Draw, draw_audit
+    from ssra_engine.commands.printing import print_json
 
     draw = Draw(per_grade, seed or 0, surest)
     if serve:
-        if oracle:
-            raise click.UsageError("Give either --oracle or --serve.")
+        if oracle or as_json:
+            raise click.UsageError("--serve goes with neither --oracle nor --json.")
         _serve(out, draw, corpus, output or Path("audit"), port or 0)
         return
     if port is not None:
         raise click.UsageError("--port is of the page; add --serve.")
     report = draw_audit(out, draw, output or Path("audit.csv"), corpus=corpus, oracle=oracle)
+    if as_json:
+        print_json({"file": str(report.file), "drawn": report.drawn, "labelled": report.labelled})
+        return
     counts = ", ".join(f"{count:,} of target {grade}" for grade, count in report.drawn.items())
     click.echo(f"{report.file}: {sum(report.drawn.values()):,} pairs, {counts}")
     if report.labelled:

@@ -7,7 +7,14 @@ from typing import Any
 
 import click
 
-from ssra_engine.commands.options import GRADES, config_option, python_option, seed_option
+from ssra_engine.commands.options import (
+    GRADES,
+    config_option,
+    json_option,
+    python_option,
+    quiet_option,
+    seed_option,
+)
 
 __all__ = ["build"]
 
@@ -37,6 +44,8 @@ _PLACES = {
 @python_option
 @config_option
 @seed_option
+@quiet_option
+@json_option
 @click.option(
     "--output", type=click.Path(path_type=Path), default=Path("engines"), show_default=True
 )
@@ -46,6 +55,8 @@ def build(
     pairs: tuple[str, ...],
     config: Path | None,
     output: Path,
+    quiet: bool,
+    as_json: bool,
     **options: Any,
 ) -> None:
     """Train the models of a run from graded judgments, and write them into an engines folder.
@@ -60,13 +71,17 @@ def build(
           --pairs world/pairs.arrow --preset tiny --output engines
     """
     from ssra_engine.build import build as build_engines
-    from ssra_engine.commands.printing import print_facts, print_note_if_simulated
+    from ssra_engine.commands.printing import (
+        print_facts,
+        print_json,
+        print_note_if_simulated,
+    )
     from ssra_engine.config import load_config
     from ssra_engine.progress import ProgressBar
 
     overrides = {place: options[name] for name, place in _PLACES.items()}
     settings = load_config(config, overrides)
-    with ProgressBar() as progress:
+    with ProgressBar(quiet=quiet) as progress:
         report = build_engines(
             settings,
             corpus=corpus,
@@ -75,7 +90,19 @@ def build(
             output=output,
             progress=progress,
         )
+    if as_json:
+        print_json(
+            {
+                "output": str(output),
+                "did_nothing": report.did_nothing,
+                "figures": report.figures,
+            }
+        )
+        return
+    if quiet:
+        return
     if report.did_nothing:
         click.echo(f"Nothing has changed: {output} is up to date, nothing was done.")
     print_facts(f"Engines in {output}", report.figures)
     print_note_if_simulated(judgments)
+    click.echo(f"Next: ssra-engine run --input {corpus[0]} --engines {output} --output out")

@@ -14,6 +14,7 @@ __all__ = [
     "config_option",
     "json_option",
     "python_option",
+    "quiet_option",
     "remember_log",
     "seed_option",
 ]
@@ -59,6 +60,7 @@ python_option = click.option(
     help="Python interpreter that has TensorRT-LLM or vLLM, for their backends.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+quiet_option = click.option("--quiet", is_flag=True, help="No progress and no tables; only errors.")
 
 
 def remember_log(log: Path) -> None:

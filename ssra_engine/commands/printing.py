@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ __all__ = [
     "cost_table",
     "funnel_table",
     "print_facts",
+    "print_json",
     "print_note_if_simulated",
     "print_table",
 ]
@@ -45,6 +47,11 @@ def print_facts(title: str, facts: Mapping[str, Any]) -> None:
     click.echo(title)
     for name, value in rows:
         click.echo(f"  {name.ljust(width)}  {value}")
+
+
+def print_json(tree: Any) -> None:
+    """Print a JSON tree to standard output."""
+    click.echo(json.dumps(tree, ensure_ascii=False, indent=1))
 
 
 def print_note_if_simulated(inputs: Sequence[str]) -> None:

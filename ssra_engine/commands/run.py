@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import signal
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,9 @@ from ssra_engine.commands.options import (
     ARGUMENTS,
     GRADES,
     config_option,
+    json_option,
     python_option,
+    quiet_option,
     remember_log,
     seed_option,
 )
@@ -117,12 +120,16 @@ _PLACES = {
 @click.option("--address", help="Ray cluster, such as auto. [default: one on this machine]")
 @config_option
 @seed_option
+@quiet_option
+@json_option
 def run(
     inputs: tuple[str, ...],
     engines: Path | None,
     output: Path,
     dry_run: bool,
     config: Path | None,
+    quiet: bool,
+    as_json: bool,
     **options: Any,
 ) -> None:
     """Synthesise, score and filter queries for each document at each target grade.
@@ -136,6 +143,7 @@ def run(
       ssra-engine run --input world/corpus.arrow --engines engines --output out
       ssra-engine run --input world/corpus.arrow --backend fake --dry-run
     """
+    from ssra_engine.commands.printing import print_json
     from ssra_engine.interruption import Interruption
     from ssra_engine.progress import ProgressBar
     from ssra_engine.run import plan
@@ -144,18 +152,21 @@ def run(
     overrides = {place: options[name] for name, place in _PLACES.items()}
     settings, roles = _prepare(config, overrides, engines)
     if dry_run:
-        _print_plan(plan(settings, inputs, roles), settings, output)
+        _print_plan(plan(settings, inputs, roles), settings, output, as_json)
         return
     remember_log(output / "run.log")
     try:
-        with Interruption() as interruption, ProgressBar() as progress:
+        with Interruption() as interruption, ProgressBar(quiet=quiet) as progress:
             watched = interruption.watch(progress)
             result = run_method(settings, inputs, roles, output, watched)
     except KeyboardInterrupt as error:
         _print_resumption(output)
         number = getattr(error, "number", signal.SIGINT)
         click.get_current_context().exit(_SIGNALLED + number)
-    _print_result(result, inputs)
+    if as_json:
+        print_json({"output": str(output), **result.summary})
+    elif not quiet:
+        _print_result(result, inputs)
     if result.failed_documents:
         click.get_current_context().exit(_FAILED_DOCUMENTS)
 
@@ -231,8 +242,12 @@ def _listed(grades: tuple[int, ...]) -> str:
     return ",".join(map(str, grades))
 
 
-def _print_plan(plan: Plan, settings: Config, output: Path) -> None:
-    from ssra_engine.commands.printing import print_facts
+def _print_plan(plan: Plan, settings: Config, output: Path, as_json: bool) -> None:
+    from ssra_engine.commands.printing import print_facts, print_json
+
+    if as_json:
+        print_json({"output": str(output), "targets": settings.targets, **asdict(plan)})
+        return
 
     facts = {
         "documents": plan.documents,
