@@ -13,7 +13,8 @@ def exact_topk(
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]: ...
 def graded_infonce(
     queries: npt.NDArray[np.float32],
-    candidates: npt.NDArray[np.float32],
+    positives: npt.NDArray[np.float32],
+    negatives: npt.NDArray[np.float32],
     grades: npt.NDArray[np.float32],
     dims: list[int],
     temperature: float,

@@ -12,15 +12,16 @@ namespace ssra {
 
 namespace {
 
-py::tuple infonce(const Array<float>& queries, const Array<float>& candidates,
-                  const Array<float>& grades, const std::vector<int64_t>& dims, double temperature,
+py::tuple infonce(const Array<float>& queries, const Array<float>& positives,
+                  const Array<float>& negatives, const Array<float>& grades, const std::vector<int64_t>& dims, double temperature,
                   bool self_contrast, double false_negative_margin, std::string_view products,
                   bool gradients, int threads) {
   require(products == "float32" || products == "bfloat16", "products is '", products,
           "', it must be 'float32' or 'bfloat16'");
   const LossArguments arguments{
       .queries = matrix(queries, "queries"),
-      .candidates = matrix(candidates, "candidates"),
+      .positives = matrix(positives, "positives"),
+      .negatives = matrix(negatives, "negatives"),
       .grades = span(grades, "grades"),
       .dims = dims,
       .temperature = temperature,
@@ -30,13 +31,13 @@ py::tuple infonce(const Array<float>& queries, const Array<float>& candidates,
       .gradients = gradients,
       .threads = threads,
   };
-  const auto zeros = [gradients](const Matrix<const float>& like) {
-    Array<float> array({gradients ? like.rows : 0, like.cols});
+  const auto zeros = [&arguments](int64_t rows) {
+    Array<float> array({arguments.gradients ? rows : 0, arguments.queries.cols});
     std::fill_n(array.mutable_data(), array.size(), 0.0F);
     return array;
   };
-  Array<float> query_gradient = zeros(arguments.queries);
-  Array<float> candidate_gradient = zeros(arguments.candidates);
+  Array<float> query_gradient = zeros(arguments.queries.rows);
+  Array<float> candidate_gradient = zeros(arguments.positives.rows + arguments.negatives.rows);
   const auto query_rows = fresh_matrix(query_gradient);
   const auto candidate_rows = fresh_matrix(candidate_gradient);
   LossResult result;
@@ -52,8 +53,8 @@ py::tuple infonce(const Array<float>& queries, const Array<float>& candidates,
 
 void register_loss(py::module_& module) {
   module.def("graded_infonce", &infonce, py::arg("queries").noconvert(),
-             py::arg("candidates").noconvert(), py::arg("grades").noconvert(), py::arg("dims"),
-             py::arg("temperature"), py::arg("self_contrast"), py::arg("false_negative_margin"),
+             py::arg("positives").noconvert(), py::arg("negatives").noconvert(),
+             py::arg("grades").noconvert(), py::arg("dims"), py::arg("temperature"), py::arg("self_contrast"), py::arg("false_negative_margin"),
              py::arg("products"), py::arg("gradients"), py::arg("threads"));
 }
 

@@ -20,8 +20,9 @@ class GradedInfoNce {
       : arguments_(arguments),
         isa_(choose_isa()),
         strips_(strips_of(arguments.dims)),
-        queries_(arguments.queries, arguments.dims, arguments.self_contrast, arguments.threads),
-        candidates_(arguments.candidates, arguments.dims, true, arguments.threads),
+        queries_({arguments.queries}, arguments.dims, arguments.self_contrast, arguments.threads),
+        candidates_({arguments.positives, arguments.negatives}, arguments.dims, true,
+                    arguments.threads),
         anchors_(arguments.queries.rows, static_cast<int64_t>(arguments.dims.size())) {
     meet_positives();
   }
@@ -85,7 +86,7 @@ class GradedInfoNce {
     const int64_t levels = anchors_.levels();
     for (int64_t i = 0; i < anchors_.count(); ++i) {
       const float* query = arguments_.queries.row(i);
-      const float* positive = arguments_.candidates.row(i);
+      const float* positive = arguments_.positives.row(i);
       double product = 0;
       int64_t j = 0;
       for (int64_t level = 0; level < levels; ++level) {
@@ -132,11 +133,14 @@ class GradedInfoNce {
 };
 
 void require_consistent(const LossArguments& arguments) {
-  const auto& [queries, candidates] = std::pair(arguments.queries, arguments.candidates);
-  require(queries.cols == candidates.cols, "queries have ", queries.cols,
-          " columns, candidates have ", candidates.cols);
-  require(candidates.rows >= queries.rows, "there are ", candidates.rows, " candidates for ",
-          queries.rows, " queries");
+  const Matrix<const float>& queries = arguments.queries;
+  const Matrix<const float>& positives = arguments.positives;
+  const Matrix<const float>& negatives = arguments.negatives;
+  require(positives.rows == queries.rows && positives.cols == queries.cols, "queries are [",
+          queries.rows, ", ", queries.cols, "], positives are [", positives.rows, ", ",
+          positives.cols, "]");
+  require(negatives.rows == 0 || negatives.cols == queries.cols, "queries have ", queries.cols,
+          " columns, negatives have ", negatives.cols);
   require(static_cast<int64_t>(arguments.grades.size()) == queries.rows,
           "grades: expected one for each of ", queries.rows, " queries, got ",
           arguments.grades.size());
@@ -154,7 +158,8 @@ void require_consistent(const LossArguments& arguments) {
   require(!std::isnan(arguments.false_negative_margin), "false_negative_margin is NaN");
   require(arguments.threads >= 1, "threads is ", arguments.threads, ", it must be at least 1");
   require_usable(queries, "queries");
-  require_usable(candidates, "candidates");
+  require_usable(positives, "positives");
+  require_usable(negatives, "negatives");
 }
 
 }  // namespace

@@ -13,11 +13,12 @@ enum class Products { kFloat32, kBfloat16 };
 
 struct LossArguments {
   Matrix<const float> queries;     // [B, D]
-  Matrix<const float> candidates;  // [C, D], C >= B: the positive of query i is candidate i
+  Matrix<const float> positives;   // [B, D], row i for query i
+  Matrix<const float> negatives;   // [M, D], or nothing
   std::span<const float> grades;   // [B]
   std::span<const int64_t> dims;   // rising, the last at most D
   double temperature = 1;
-  bool self_contrast = false;  // the first B candidates also contrast among themselves
+  bool self_contrast = false;  // queries, and positives, also contrast among themselves
   double false_negative_margin = std::numeric_limits<double>::infinity();
   Products products = Products::kFloat32;
   bool gradients = true;
@@ -30,12 +31,13 @@ struct LossResult {
 };
 
 // Mean over dims of the mean over queries of grade * cross-entropy of the positive among the
-// candidates: cosines of the first `dim` columns over the temperature. With self-contrast, a
+// candidates, which are positives and negatives: cosines of the first `dim` columns over the temperature. With self-contrast, a
 // query's denominator also holds its cosines with other queries, and those of its positive with
 // other positives. A candidate other than the positive whose cosine exceeds the positive's by more
 // than the margin is left out.
 //
-// Gradients, where wanted, are added to two matrices like the inputs. No matrix of all pairs is
+// Gradients, where wanted, are added to two matrices like the queries and like the candidates, [B + M,
+// D]. No matrix of all pairs is
 // ever held: memory is that of the packed inputs, and one block of rows at all dims. The result
 // does not depend on the number of threads.
 //

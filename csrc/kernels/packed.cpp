@@ -95,7 +95,7 @@ void PackedColumns<Factor>::pack(int64_t i, const float* vector) {
 }
 
 template <class Factor>
-RowBlock<Factor>::RowBlock(const Matrix<const float>& vectors, std::span<const int64_t> dims,
+RowBlock<Factor>::RowBlock(const Stack& vectors, std::span<const int64_t> dims,
                            std::span<const Strip> strips, int64_t first, int64_t count)
     : first_(first),
       count_(count),
@@ -112,14 +112,14 @@ RowBlock<Factor>::RowBlock(const Matrix<const float>& vectors, std::span<const i
 }
 
 template <class Factor>
-PackedVectors<Factor>::PackedVectors(const Matrix<const float>& vectors,
-                                     std::span<const int64_t> dims, bool as_columns, int threads)
+PackedVectors<Factor>::PackedVectors(const Stack& vectors, std::span<const int64_t> dims,
+                                     bool as_columns, int threads)
     : vectors_(vectors),
-      padded_(round_up(vectors.rows, kPanel)),
+      padded_(round_up(vectors.rows(), kPanel)),
       levels_(static_cast<int64_t>(dims.size())),
-      exact_(dims, 0, exact_levels<Factor>(dims), kPanel, as_columns ? vectors.rows : 0),
+      exact_(dims, 0, exact_levels<Factor>(dims), kPanel, as_columns ? vectors.rows() : 0),
       columns_(dims, exact_levels<Factor>(dims), kMostLevels, kPanel,
-               as_columns ? vectors.rows : 0),
+               as_columns ? vectors.rows() : 0),
       scales_(static_cast<size_t>(levels_ * padded_)),
       dots_(static_cast<size_t>(levels_ * padded_)) {
   const std::vector<Strip> strips = strips_of(dims);
@@ -127,7 +127,7 @@ PackedVectors<Factor>::PackedVectors(const Matrix<const float>& vectors,
   if (as_columns)
     strips_.resize(static_cast<size_t>(offsets_.back()));
   parallel_for(padded_ / kPanel, threads, [&](int64_t p) {
-    for (int64_t i = p * kPanel; i < std::min(vectors.rows, (p + 1) * kPanel); ++i) {
+    for (int64_t i = p * kPanel; i < std::min(vectors.rows(), (p + 1) * kPanel); ++i) {
       measure(i, dims);
       if (!as_columns)
         continue;

@@ -65,7 +65,7 @@ class PackedColumns {
 template <class Factor>
 class RowBlock {
  public:
-  RowBlock(const Matrix<const float>& vectors, std::span<const int64_t> dims,
+  RowBlock(const Stack& vectors, std::span<const int64_t> dims,
            std::span<const Strip> strips, int64_t first, int64_t count);
 
   int64_t first() const { return first_; }
@@ -88,11 +88,10 @@ class RowBlock {
 template <class Factor>
 class PackedVectors {
  public:
-  PackedVectors(const Matrix<const float>& vectors, std::span<const int64_t> dims, bool as_columns,
-                int threads);
+  PackedVectors(const Stack& vectors, std::span<const int64_t> dims, bool as_columns, int threads);
 
-  const Matrix<const float>& vectors() const { return vectors_; }
-  int64_t count() const { return vectors_.rows; }
+  const Stack& vectors() const { return vectors_; }
+  int64_t count() const { return vectors_.rows(); }
   int64_t padded() const { return padded_; }
 
   // As the right side of products: over columns in groups of 48, over rows [step][padded width].
@@ -114,7 +113,7 @@ class PackedVectors {
  private:
   void measure(int64_t row, std::span<const int64_t> dims);
 
-  Matrix<const float> vectors_;
+  Stack vectors_;
   int64_t padded_;
   int64_t levels_;
   PackedColumns<float> exact_;

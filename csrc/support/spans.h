@@ -22,6 +22,18 @@ struct Matrix {
   }
 };
 
+// Two matrices of equally long rows as one: rows of the second follow those of the first.
+struct Stack {
+  Matrix<const float> first;
+  Matrix<const float> second = {};
+
+  int64_t rows() const { return first.rows + second.rows; }
+  int64_t cols() const { return first.cols; }
+  const float* row(int64_t i) const {
+    return i < first.rows ? first.row(i) : second.row(i - first.rows);
+  }
+};
+
 // Lists of different lengths: list i is values[offsets[i] .. offsets[i + 1]].
 struct Ragged {
   std::span<const int64_t> offsets;  // one more than there are lists

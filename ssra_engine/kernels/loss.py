@@ -80,20 +80,21 @@ def graded_infonce(
     if not isinstance(temperature, Tensor):
         temperature = torch.tensor(temperature, dtype=torch.float64)
     heat = temperature.to(query.device).reshape(())
-    candidates = positive if negatives is None else torch.cat([positive, negatives])
     grades = grades.detach().to(query.device)
 
     if backend == "torch" or (backend == "auto" and not _has_kernel(query)):
         with torch.autocast(query.device.type, enabled=False):
+            candidates = _stacked(positive, negatives)
             return _plain(query, candidates, grades, heat, dims, self_contrast, margin, products)
     if backend not in ("auto", "kernel"):
         raise ValueError(f"backend is {backend!r}, it must be 'auto', 'kernel' or 'torch'")
     wanted = torch.is_grad_enabled() and any(
-        tensor.requires_grad for tensor in (query, candidates, heat)
+        tensor is not None and tensor.requires_grad for tensor in (query, positive, negatives, heat)
     )
     loss: Tensor = _kernel(
         query.float(),
-        candidates.float(),
+        positive.float(),
+        None if negatives is None else negatives.float(),
         grades.float(),
         heat,
         dims,
@@ -103,6 +104,11 @@ def graded_infonce(
         products,
     )[0]
     return loss
+
+
+def _stacked(positive: Tensor, negatives: Tensor | None) -> Tensor:
+    """All candidates, [B + M, D]."""
+    return positive if negatives is None else torch.cat([positive, negatives])
 
 
 def _has_kernel(query: Tensor) -> bool:
@@ -188,7 +194,8 @@ def _units(vectors: Tensor, exact: int) -> Tensor:
 @torch.library.custom_op("ssra_engine::graded_infonce", mutates_args=(), device_types="cpu")
 def _kernel(
     query: Tensor,
-    candidates: Tensor,
+    positive: Tensor,
+    negatives: Tensor | None,
     grades: Tensor,
     temperature: Tensor,
     dims: list[int],
@@ -199,11 +206,12 @@ def _kernel(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The loss, and its gradients with respect to query, candidates and temperature.
 
-    Without `gradients` the latter have no rows.
+    Candidates are positives, then negatives. Without `gradients` those of vectors have no rows.
     """
     loss, for_query, for_candidates, for_temperature = _core.graded_infonce(
         query.contiguous().numpy(),
-        candidates.contiguous().numpy(),
+        positive.contiguous().numpy(),
+        (query[:0] if negatives is None else negatives).contiguous().numpy(),
         grades.contiguous().numpy(),
         dims,
         float(temperature),
@@ -221,13 +229,18 @@ def _kernel(
     )
 
 
-_kernel.register_kernel("cuda", cuda_loss.infonce)
+@_kernel.register_kernel("cuda")
+def _(
+    query: Tensor, positive: Tensor, negatives: Tensor | None, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return cuda_loss.infonce(query, _stacked(positive, negatives), *rest)
 
 
 @_kernel.register_fake
 def _(
     query: Tensor,
-    candidates: Tensor,
+    positive: Tensor,
+    negatives: Tensor | None,
     grades: Tensor,
     temperature: Tensor,
     dims: list[int],
@@ -236,10 +249,11 @@ def _(
     gradients: bool,
     products: str = "float32",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    rows = len(positive) + (0 if negatives is None else len(negatives))
     return (
         query.new_empty(()),
         query.new_empty(query.shape if gradients else (0, query.shape[1])),
-        query.new_empty(candidates.shape if gradients else (0, query.shape[1])),
+        query.new_empty((rows if gradients else 0, query.shape[1])),
         temperature.new_empty(()),
     )
 
@@ -247,13 +261,17 @@ def _(
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*output[1:])
+    ctx.has_negatives = inputs[2] is not None
 
 
 def _backward(ctx: Any, upstream: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
     if upstream is None:
-        return (None,) * 9
-    query, candidates, temperature = (upstream * gradient for gradient in ctx.saved_tensors)
-    return query, candidates, None, temperature, None, None, None, None, None
+        return (None,) * 10
+    query, candidates, temperature = ctx.saved_tensors
+    count = len(query)
+    negatives = upstream * candidates[count:] if ctx.has_negatives else None
+    positive = upstream * candidates[:count]
+    return (upstream * query, positive, negatives, None, upstream * temperature, *(None,) * 5)
 
 
 _kernel.register_autograd(_backward, setup_context=_save)

@@ -299,6 +299,8 @@ def test_no_products_in_lower_precision(emulated: Any) -> None:
 def test_the_operator_takes_on_a_gpu_what_it_takes_elsewhere() -> None:
     ours = inspect.signature(cuda_loss.infonce).parameters
     names = [argument.name for argument in loss._kernel._opoverload._schema.arguments]
+    assert names[1:3] == ["positive", "negatives"]
+    names[1:3] = ["candidates"]  # both, as one matrix
     assert list(ours)[: len(names)] == names
     assert all(ours[name].default is not inspect.Parameter.empty for name in set(ours) - {*names})
 

@@ -238,13 +238,16 @@ def test_half_precision_inputs_are_computed_in_float32() -> None:
     torch.testing.assert_close(got[1], expected[1].bfloat16())
 
 
-def test_operator_is_sound_for_compilers() -> None:
+@pytest.mark.parametrize("negatives", [0, 5])
+def test_operator_is_sound_for_compilers(negatives: int) -> None:
     inputs = batch(9, 12, 8)
+    more = torch.randn(negatives, 8).requires_grad_() if negatives else None
     torch.library.opcheck(
         torch.ops.ssra_engine.graded_infonce.default,
         (
             inputs["query"].requires_grad_(),  # type: ignore[union-attr]
             inputs["positive"].requires_grad_(),  # type: ignore[union-attr]
+            more,
             inputs["grades"],
             torch.tensor(0.1, requires_grad=True),
             [4, 8],
