@@ -229,7 +229,11 @@ def _train(
     backbone = folder / "backbone" if model.preset else Path(str(model.backbone))
     figures: dict[str, Any] = {
         "documents": len(data.documents),
-        "judgments": {"train": len(data.train), "dev": len(data.held_out)},
+        "judgments": {
+            "train": len(data.train),
+            "dev": len(data.held_out),
+            "train_grades": _per_grade(data.train["grade"], len(config.grades)),
+        },
         "pairs": len(data.pairs),
         "pairs_of_held_out_queries": data.pairs_of_held_out_queries,
     }
@@ -350,10 +354,11 @@ def _d2q(
 def _counts(d2q: pa.Table, grades: int) -> dict[str, list[int]]:
     """Rows of each grade, by source."""
     return {
-        source: [
-            pc.sum(pc.and_(pc.equal(d2q["source"], source), pc.equal(d2q["grade"], grade))).as_py()
-            or 0
-            for grade in range(grades)
-        ]
+        source: _per_grade(d2q.filter(pc.equal(d2q["source"], source))["grade"], grades)
         for source in ("judgment", "score")
     }
+
+
+def _per_grade(column: pa.ChunkedArray, grades: int) -> list[int]:
+    counts: list[int] = np.bincount(column.to_numpy(), minlength=grades).tolist()
+    return counts

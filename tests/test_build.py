@@ -65,6 +65,7 @@ def test_the_folder_says_what_it_is_made_of(engines: Path) -> None:
         d2q = reader.read_all()
     assert sum(map(sum, figures["d2q"].values())) == len(d2q)
     assert figures["score"]["held_out"]["rows"] == figures["judgments"]["dev"]
+    assert sum(figures["judgments"]["train_grades"]) == figures["judgments"]["train"]
     assert not (engines / "backbone").exists()
 
 

@@ -113,17 +113,19 @@ def quality(logits: np.ndarray, grades: np.ndarray) -> dict[str, Any]:
 
     Returns:
         ``rows``, ``accuracy``, ``f1`` per grade, ``quadratic_kappa``, ``calibration_error``
-        (expected, ten bins of confidence) and the ``confusion`` matrix (rows: judged grade).
+        (expected, ten bins of confidence), ``reliability`` (rows, mean confidence and accuracy of
+        each of those bins that holds rows) and the ``confusion`` matrix (rows: judged grade).
     """
     probs = np.exp(log_softmax(logits))
     scale = list(range(logits.shape[1]))
     predicted, confidence = probs.argmax(1), probs.max(1)
     right = predicted == grades
     bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
-    gaps = [
-        abs(right[bins == b].mean() - confidence[bins == b].mean()) * (bins == b).mean()
-        for b in np.unique(bins)
+    reliability = [
+        [int(mine.sum()), float(confidence[mine].mean()), float(right[mine].mean())]
+        for mine in (bins == b for b in np.unique(bins))
     ]
+    gaps = [rows * abs(share - sure) / len(grades) for rows, sure, share in reliability]
     scores = f1_score(grades, predicted, labels=scale, average=None, zero_division=0.0)
     varied = len({*grades.tolist(), *predicted.tolist()}) > 1
     return {
@@ -134,6 +136,7 @@ def quality(logits: np.ndarray, grades: np.ndarray) -> dict[str, Any]:
         if varied
         else 0.0,
         "calibration_error": float(sum(gaps)),
+        "reliability": reliability,
         "confusion": confusion_matrix(grades, predicted, labels=scale).tolist(),
     }
 

@@ -129,3 +129,6 @@ def test_quality_of_a_known_table() -> None:
     assert card["confusion"] == [[1, 0, 0], [0, 1, 0], [1, 0, 1]]
     assert card["f1"] == pytest.approx([2 / 3, 1.0, 2 / 3])
     assert card["calibration_error"] == pytest.approx(0.05)
+    ((rows, confidence, accuracy),) = card["reliability"]
+    assert (rows, accuracy) == (4, 0.75)
+    assert confidence == pytest.approx(0.8)
