@@ -23,6 +23,7 @@ from ssra_engine.commands.doctor import doctor
 from ssra_engine.commands.evaluate import evaluate
 from ssra_engine.commands.inspect import inspect
 from ssra_engine.commands.options import ARGUMENTS, LOG
+from ssra_engine.commands.report import report
 from ssra_engine.commands.run import run
 from ssra_engine.commands.simulate import simulate
 from ssra_engine.commands.train import train
@@ -124,6 +125,7 @@ for _command in (
     accept,
     train,
     evaluate,
+    report,
     inspect,
     config,
     doctor,

@@ -163,10 +163,11 @@ def run(
         _print_resumption(output)
         number = getattr(error, "number", signal.SIGINT)
         click.get_current_context().exit(_SIGNALLED + number)
+    report = _make_report(result, engines)
     if as_json:
         print_json({"output": str(output), **result.summary})
     elif not quiet:
-        _print_result(result, inputs)
+        _print_result(result, inputs, report)
     if result.failed_documents:
         click.get_current_context().exit(_FAILED_DOCUMENTS)
 
@@ -248,7 +249,6 @@ def _print_plan(plan: Plan, settings: Config, output: Path, as_json: bool) -> No
     if as_json:
         print_json({"output": str(output), "targets": settings.targets, **asdict(plan)})
         return
-
     facts = {
         "documents": plan.documents,
         "rejected documents": plan.rejected_documents,
@@ -272,7 +272,22 @@ def _duration(seconds: float | None) -> str:
     return f"about {minutes}, without training between rounds"
 
 
-def _print_result(result: RunResult, inputs: tuple[str, ...]) -> None:
+def _make_report(result: RunResult, engines: Path | None) -> Path | None:
+    """The report of a run that has ended; None where it cannot be made, which fails no run."""
+    from ssra_engine.errors import SsraError
+    from ssra_engine.report.write import REPORT, write_report
+
+    path = result.output / REPORT
+    if result.already_finished and path.exists():
+        return path
+    try:
+        return write_report(result.output, engines=engines)
+    except SsraError as error:
+        click.echo(f"No report was made: {error}", err=True)
+        return None
+
+
+def _print_result(result: RunResult, inputs: tuple[str, ...], report: Path | None) -> None:
     from ssra_engine.commands.printing import (
         cost_table,
         funnel_table,
@@ -299,6 +314,8 @@ def _print_result(result: RunResult, inputs: tuple[str, ...]) -> None:
     for name in ("synthetic", "rejected"):
         click.echo(f"{name:9}  {output / name}")
     click.echo(f"{'summary':9}  {output / 'summary.json'}")
+    if report is not None:
+        click.echo(f"{'report':9}  {report}")
     if result.failed_documents:
         click.echo(
             f"{result.failed_documents:,} documents failed; {output / 'rejected'} says why "

@@ -1,0 +1,218 @@
+"""The page of a report: whole, self-contained, and safe with any text in it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from ssra_engine.cli import main
+from ssra_engine.config import load_config
+from ssra_engine.report.collect import collect
+from ssra_engine.report.page import render
+from ssra_engine.roles import fake_roles
+from ssra_engine.run import run
+from ssra_engine.simulate import simulate, write
+
+_NASTY = "</script><script>alert(1)</script>\"'&<b onclick=x>]]> <!-- \u2028 小猫钓鱼"
+_VOID = {"meta", "input"}
+
+
+class _Elements(HTMLParser):
+    """Elements with their attributes and own text; fails where tags do not match."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.found: list[tuple[str, dict[str, str | None], list[str]]] = []
+        self._open: list[int] = []
+        self.feed(text)
+        self.close()
+        assert not self._open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs), []))
+        if tag not in _VOID:
+            self._open.append(len(self.found) - 1)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs), []))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.found[self._open.pop()][0] == tag
+
+    def handle_data(self, data: str) -> None:
+        if self._open:
+            self.found[self._open[-1]][2].append(data)
+
+    def of(self, tag: str) -> Iterator[tuple[dict[str, str | None], str]]:
+        return ((attrs, "".join(text)) for name, attrs, text in self.found if name == tag)
+
+
+@pytest.fixture(scope="module")
+def figures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("page")
+    write(simulate(60, 5), folder)
+    config = load_config(overrides={"output.shard_documents": 20})
+    run(config, [folder / "corpus.arrow"], fake_roles(config.grades), folder / "out")
+    return collect(folder / "out", samples=6)
+
+
+def _card() -> dict[str, Any]:
+    quality = {
+        "rows": 40,
+        "accuracy": 0.75,
+        "f1": [0.9, 0.1, 0.2, 0.9],
+        "quadratic_kappa": 0.7,
+        "calibration_error": 0.05,
+        "reliability": [[10, 0.45, 0.4], [30, 0.9, 0.85]],
+        "confusion": [[10, 1, 0, 0], [1, 2, 3, 0], [0, 0, 4, 1], [0, 0, 3, 15]],
+    }
+    return {"temperature": 1.2, "held_out": quality, "held_out_evened": quality}
+
+
+def _evaluation(model: str) -> dict[str, Any]:
+    figure = {"value": 0.5, "low": 0.4, "high": 0.6, "queries": 3, "p": 0.02}
+    nothing = {"value": None, "low": None, "high": None, "queries": 0}
+    row = {"model": model, "dim": 8, "precision": "float32", "against": "base"}
+    row |= {"per_query": {"ndcg_linear@10": figure, "mrr": nothing}, "pooled": {"ap_mean": figure}}
+    settings = {"mode": "judged", "confidence": 0.95}
+    facts = {"split": "dev", "queries": 3, "documents": 5, "pairs": 9, "settings": settings}
+    return {**facts, "results": [row], "comparisons": [row]}
+
+
+def _strings(tree: Any) -> Any:
+    """The tree with the nasty text in place of every text that comes from data."""
+    if isinstance(tree, dict):
+        return {key: _strings(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_strings(value) for value in tree]
+    return _NASTY if isinstance(tree, str) else tree
+
+
+def test_any_text_is_shown_as_it_is_and_runs_nothing(figures: dict[str, Any]) -> None:
+    nasty = {
+        **figures,
+        "output": _NASTY,
+        "config": _NASTY,
+        "missing": {"engines": _NASTY},
+        "score_model": _card(),
+        "embedder": [_evaluation(_NASTY)],
+        "frequent": _strings(figures["frequent"]) or [{"text": _NASTY, "least": 2, "most": 2}],
+        "samples": [
+            {**row, "query": _NASTY, "doc_id": _NASTY, "document": _NASTY}
+            for row in figures["samples"]
+        ],
+        "provenance": {**figures["provenance"], "inputs": [_NASTY], "backbone": _NASTY},
+    }
+    elements = _Elements(render(nasty))
+    scripts = list(elements.of("script"))
+    assert [attrs for attrs, _ in scripts] == [{"type": "application/json", "id": "figures"}, {}]
+    assert json.loads(scripts[0][1])["samples"][0]["query"] == _NASTY
+    assert not any(name.startswith("on") for _, attrs, _ in elements.found for name in attrs)
+    assert "b" not in {tag for tag, attrs, _ in elements.found if "onclick" in attrs}
+    queries = [text for attrs, text in elements.of("td") if attrs.get("class") == "query"]
+    assert queries == [_NASTY] * len(figures["samples"])
+    assert _NASTY in [text for _, text in elements.of("pre")]
+
+
+def test_it_needs_nothing_from_anywhere(figures: dict[str, Any]) -> None:
+    page = render({**figures, "score_model": _card(), "embedder": [_evaluation("a")]})
+    elements = _Elements(page)
+    tags = {tag for tag, _, _ in elements.found}
+    assert not tags & {"link", "img", "iframe", "object", "embed", "base", "form"}
+    for _, attrs, _ in elements.found:
+        assert not {"src", "srcset", "action"} & set(attrs)
+        assert (attrs.get("href") or "#").startswith("#")
+    assert "url(" not in page
+    assert "@import" not in page
+    policy = next(attrs for attrs, _ in elements.of("meta") if "http-equiv" in attrs)
+    assert policy["content"].startswith("default-src 'none'")
+    ids = [attrs["id"] for _, attrs, _ in elements.found if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    links = [str(attrs["href"])[1:] for attrs, _ in elements.of("a")]
+    assert len(links) == 10
+    assert set(links) <= set(ids)
+
+
+def test_the_same_run_gives_the_same_page(figures: dict[str, Any]) -> None:
+    assert render(figures) == render(json.loads(json.dumps(figures)))
+
+
+def test_every_figure_of_the_funnel_is_on_the_page(figures: dict[str, Any]) -> None:
+    text = render(figures)
+    for part in figures["parts"]:
+        for row in part["grades"].values():
+            assert f"{row['kept']:,} of {row['generated']:,} kept" in text
+    assert "figures of a simulation" in text
+
+
+def test_run_makes_it_and_report_makes_it_again(tmp_path: Path) -> None:
+    def call(*arguments: str | Path) -> Any:
+        return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+    write(simulate(30, 5), tmp_path)
+    out = tmp_path / "out"
+    made = call(
+        *("run", "--input", tmp_path / "corpus.arrow", "--backend", "fake", "--output", out)
+    )
+    assert made.exit_code == 0, made.output
+    assert str(out / "report.html") in made.stdout
+    page = (out / "report.html").read_bytes()
+    again = call("report", out, "--output", tmp_path / "again.html")
+    assert again.exit_code == 0, again.output
+    assert again.stdout == f"{tmp_path / 'again.html'}\n"
+    assert (tmp_path / "again.html").read_bytes() == page
+    assert json.loads(call("report", out, "--json").stdout)["summary"]["documents"] == 30
+    wrong = call("report", tmp_path)
+    assert wrong.exit_code == 2
+    assert "not the output of a run" in wrong.stderr
+
+
+def test_a_browser_filters_the_samples(figures: dict[str, Any], tmp_path: Path) -> None:
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+    if browser is None:
+        pytest.skip("no Chromium is installed")
+    page = render(figures)
+    # The policy of the page lets no script of a test run in it.
+    page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
+    kept = [row for row in figures["samples"] if row["fate"] == "kept" and row["target"] == 2]
+    assert 0 < len(kept) < len(figures["samples"])
+    probe = """<script>
+      const set = (id, value) => {
+        const control = document.getElementById(id);
+        control.value = value;
+        control.dispatchEvent(new Event("input"));
+      };
+      const visible = () => [...document.querySelectorAll(".samples tbody tr")]
+        .filter((row) => row.getClientRects().length).length;
+      const seen = [visible()];
+      set("target", "2"); set("fate", "kept"); seen.push(visible());
+      set("text", "no such words anywhere"); seen.push(visible());
+      const wide = document.documentElement.scrollWidth > document.documentElement.clientWidth;
+      document.body.innerHTML = "";
+      document.title = JSON.stringify([seen, wide]);
+    </script></body>"""
+    path = tmp_path / "page.html"
+    path.write_text(page.replace("</body>", probe), encoding="utf-8")
+    for width in ("1200", "390"):
+        done = subprocess.run(
+            [
+                *(browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--dump-dom"),
+                *(f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},900"),
+                path.as_uri(),
+            ],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=120,
+        )
+        (told,) = re.findall("<title>(.*?)</title>", done.stdout)
+        assert json.loads(told) == [[len(figures["samples"]), len(kept), 0], False]
