@@ -17,6 +17,7 @@ from ssra_engine import __version__
 from ssra_engine.commands.accept import accept
 from ssra_engine.commands.audit import audit
 from ssra_engine.commands.build import build
+from ssra_engine.commands.compare import compare
 from ssra_engine.commands.candidates import candidates
 from ssra_engine.commands.config import config
 from ssra_engine.commands.doctor import doctor
@@ -124,6 +125,7 @@ for _command in (
     audit,
     accept,
     train,
+    compare,
     evaluate,
     report,
     inspect,
