@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from ssra_engine import __version__
+from ssra_engine.commands.abtest import abtest
 from ssra_engine.commands.accept import accept
 from ssra_engine.commands.audit import audit
 from ssra_engine.commands.build import build
@@ -128,6 +129,7 @@ for _command in (
     compare,
     evaluate,
     report,
+    abtest,
     inspect,
     config,
     doctor,
