@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ssra_engine.config import FilterConfig
+from ssra_engine.disk_array import disk_array
 from ssra_engine.keys import normalise
 from ssra_engine.reasons import KEPT, decode_reasons, encode_reasons, reason_code
 from ssra_engine.schema import REASONS, REJECTED, SYNTHETIC
@@ -47,16 +48,16 @@ def _find_duplicates(
     section: Section, settings: FilterConfig, rows: int, scratch: Path
 ) -> np.ndarray:
     """What the samples of all shards say of each, codes of `reasons`, int8[rows], on disk."""
-    codes = np.memmap(scratch / "codes", np.int8, "w+", shape=(max(rows, 1),))
+    codes = disk_array(scratch / "codes", np.int8, rows)
     codes[:] = KEPT
     if settings.duplicates == "global":
         repeated = find_repeats(_kept_keys(section), rows, scratch)
-        codes[:rows][repeated != 0] = reason_code("duplicate")
+        codes[repeated != 0] = reason_code("duplicate")
     if settings.near_duplicates == "global":
         kept = _kept_queries(section, codes)
         near = find_near_repeats(kept, rows, settings.similarity, scratch)
-        codes[:rows][near != 0] = reason_code("near_duplicate")
-    return codes[:rows]
+        codes[near != 0] = reason_code("near_duplicate")
+    return codes
 
 
 def _kept_keys(section: Section) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -230,8 +230,9 @@ class Steps:
                 table = pa.concat_tables([table, bad])
             return table, time.perf_counter() - started
 
-        committed = set(section.shards)
-        left = (shard for shard in shards if shard.index not in committed)
+        # More shards than were counted are of input that changed: see below.
+        wanted = set(range(section.shard_count)) - set(section.shards)
+        left = (shard for shard in shards if shard.index in wanted)
         with ThreadPoolExecutor(1, "writer") as writer:
             # The disk is waited for while the next shard is worked on; commits stay in order.
             commit: Future[None] | None = None

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ssra_engine.buckets import HELD, Buckets
+from ssra_engine.disk_array import disk_array
 from ssra_engine.keys import mix
 
 __all__ = ["find_repeats", "repeats", "sample_keys"]
@@ -58,8 +59,8 @@ def find_repeats(
         entries["key"], entries["row"] = keys[living], living + start
         buckets.add(entries)
         start += len(keys)
-    answer = np.memmap(scratch / "repeats", np.uint8, "w+", shape=(max(rows, 1),))
+    answer = disk_array(scratch / "repeats", np.uint8, rows)
     for entries in buckets.drain():
         again = repeats(entries["key"], np.ones(len(entries), bool))
         answer[entries["row"][again]] = 1
-    return answer[:rows]
+    return answer

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ssra_engine.buckets import HELD, Buckets
+from ssra_engine.disk_array import disk_array
 from ssra_engine.keys import mix, splitmix64
 
 __all__ = ["find_near_repeats", "near_repeats", "similarity"]
@@ -125,24 +126,23 @@ def find_near_repeats(
             proposed["key"] = later[likely] << shift
             proposed["earlier"] = earlier[likely]
             pairs.add(proposed)
-    answer = np.memmap(scratch / "near", np.uint8, "w+", shape=(max(rows, 1),))
+    answer = disk_array(scratch / "near", np.uint8, rows)
     for proposals in pairs.drain():
         ordered = np.unique(proposals)
         later = (ordered["key"] >> shift).tolist()
         for one, other in zip(later, ordered["earlier"].tolist(), strict=True):
             if not answer[one] and not answer[other]:
                 answer[one] = similarity(table.form(one), table.form(other)) >= least
-    return answer[:rows]
+    return answer
 
 
 class _Table:
     """Form, sketch and size of each row, in files."""
 
     def __init__(self, rows: int, scratch: Path) -> None:
-        shape = (max(rows, 1),)
-        self.sketches = np.memmap(scratch / "sketches", np.uint64, "w+", shape=shape)
-        self.sizes = np.memmap(scratch / "sizes", np.int32, "w+", shape=shape)
-        self._places = np.memmap(scratch / "places", np.int64, "w+", shape=(max(rows, 1), 2))
+        self.sketches = disk_array(scratch / "sketches", np.uint64, rows)
+        self.sizes = disk_array(scratch / "sizes", np.int32, rows)
+        self._places = disk_array(scratch / "places", np.int64, rows, 2)
         self._path = scratch / "forms"
         self._file = self._path.open("wb")
         self._texts = np.empty(0, np.uint8)
