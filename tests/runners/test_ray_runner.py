@@ -229,7 +229,7 @@ def test_node_that_leaves_half_way_through_a_run(cluster: Cluster, tmp_path: Pat
 
     node = cluster.add_node(num_cpus=1)
     roles = dataclasses.replace(fake_roles((0, 1, 2, 3)), open_score=slow)
-    # The leaving node has one of five score models, and nothing that there is no room for elsewhere.
+    # The leaving node has one of the five score models, and nothing else.
     pools = {"score": {"replicas": 5, "cpus": 1}, "query": {"cpus": 0}}
 
     class Unplugging(NoProgress):
