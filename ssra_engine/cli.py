@@ -24,6 +24,7 @@ from ssra_engine.commands.config import config
 from ssra_engine.commands.doctor import doctor
 from ssra_engine.commands.evaluate import evaluate
 from ssra_engine.commands.inspect import inspect
+from ssra_engine.commands.mine import mine
 from ssra_engine.commands.options import ARGUMENTS, LOG
 from ssra_engine.commands.report import report
 from ssra_engine.commands.run import run
@@ -125,6 +126,7 @@ for _command in (
     verify,
     audit,
     accept,
+    mine,
     train,
     compare,
     evaluate,
