@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from ssra_engine.embedder.gather import gather_rows
+from ssra_engine.embedder.queue import DocumentQueue
 from ssra_engine.kernels.cosent import cosent_loss
 from ssra_engine.kernels.loss import graded_infonce
 
@@ -42,10 +43,12 @@ class GradedMatryoshkaLoss(nn.Module):
         cosent_temperature: of that term.
         gather_across_devices: False keeps to the batch of each process.
         backend: of `graded_infonce`.
+        queue: of documents that hard negatives are mined from while gradients are computed; its
+            state belongs into a checkpoint.
 
     Raises:
-        ValueError: a temperature that is not above 0, a negative weight; in `forward`, fewer than
-            two columns, or dims beyond the model's.
+        ValueError: a temperature that is not above 0, a negative weight, a queue without
+            gathering; in `forward`, fewer than two columns, or dims beyond the model's.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class GradedMatryoshkaLoss(nn.Module):
         cosent_temperature: float = 0.1,
         gather_across_devices: bool = True,
         backend: Literal["auto", "kernel", "torch"] = "auto",
+        queue: DocumentQueue | None = None,
     ) -> None:
         super().__init__()
         if not temperature > 0 or not cosent_temperature > 0:
@@ -69,6 +73,8 @@ class GradedMatryoshkaLoss(nn.Module):
             )
         if cosent_weight < 0:
             raise ValueError(f"cosent_weight must be 0 or above, got {cosent_weight}")
+        if queue is not None and not gather_across_devices:
+            raise ValueError("a queue is of all processes; leave gather_across_devices True")
         self.model = model
         self.dims = None if dims is None else tuple(dims)
         self.scale = nn.Parameter(torch.tensor(1 / temperature), requires_grad=learn_temperature)
@@ -78,6 +84,7 @@ class GradedMatryoshkaLoss(nn.Module):
         self.cosent_temperature = cosent_temperature
         self.gather_across_devices = gather_across_devices
         self.backend: Literal["auto", "kernel", "torch"] = backend
+        self.queue = queue
 
     @property
     def temperature(self) -> float:
@@ -88,6 +95,8 @@ class GradedMatryoshkaLoss(nn.Module):
         self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None = None
     ) -> Tensor:
         """The loss of a batch of tokenised columns, as the trainer calls it."""
+        sentence_features = list(sentence_features)
+        self._observe(sentence_features, labels)
         columns = [self.model(features)["sentence_embedding"] for features in sentence_features]
         return self.loss_of(columns, labels, self.scale)
 
@@ -109,9 +118,12 @@ class GradedMatryoshkaLoss(nn.Module):
         query, document, *negatives = columns
         grades = query.new_ones(len(query)) if labels is None else labels.to(query).reshape(-1)
         mined = torch.cat(negatives) if negatives else None
+        queued = self._queued(query, document)
         if self.gather_across_devices:
             query, document, grades = map(gather_rows, (query, document, grades))
             mined = None if mined is None else gather_rows(mined)
+        if queued is not None:
+            mined = queued if mined is None else torch.cat([mined, queued.to(mined)])
         loss = graded_infonce(
             query,
             document,
@@ -126,6 +138,15 @@ class GradedMatryoshkaLoss(nn.Module):
         if self.cosent_weight:
             loss = loss + self.cosent_weight * self._cosent(query, document, grades)
         return loss
+
+    def _observe(self, features: Sequence[dict[str, Tensor]], labels: Tensor | None) -> None:
+        if self.queue is not None and torch.is_grad_enabled() and len(features) > 1:
+            self.queue.observe(features[0], features[1], labels)
+
+    def _queued(self, query: Tensor, document: Tensor) -> Tensor | None:
+        if self.queue is None or not torch.is_grad_enabled():
+            return None
+        return self.queue.negatives(query, document)
 
     def _cosent(self, query: Tensor, document: Tensor, grades: Tensor) -> Tensor:
         dims = self.dims or (query.shape[1],)
@@ -150,6 +171,7 @@ class GradedMatryoshkaLoss(nn.Module):
             "cosent_weight": self.cosent_weight,
             "cosent_temperature": self.cosent_temperature,
             "gather_across_devices": self.gather_across_devices,
+            "queue": None if self.queue is None else self.queue.get_config_dict(),
         }
 
 
@@ -176,6 +198,8 @@ class CachedGradedMatryoshkaLoss(CachedLossMixin, GradedMatryoshkaLoss):  # type
         self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None = None
     ) -> Tensor:
         """The loss of a batch of tokenised columns; its backward pass embeds them again."""
+        sentence_features = list(sentence_features)
+        self._observe(sentence_features, labels)
         loss: Any = CachedLossMixin.forward_cached(self, sentence_features, labels)
         gradient, self._for_scale = self._for_scale, None
         if gradient is not None:
