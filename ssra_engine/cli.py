@@ -23,6 +23,7 @@ from ssra_engine.commands.candidates import candidates
 from ssra_engine.commands.config import config
 from ssra_engine.commands.doctor import doctor
 from ssra_engine.commands.evaluate import evaluate
+from ssra_engine.commands.export import export
 from ssra_engine.commands.inspect import inspect
 from ssra_engine.commands.mine import mine
 from ssra_engine.commands.options import ARGUMENTS, LOG
@@ -131,6 +132,7 @@ for _command in (
     compare,
     evaluate,
     report,
+    export,
     abtest,
     inspect,
     config,

@@ -1,0 +1,1 @@
+"""The kept queries of a run in the layouts that other tools read."""
