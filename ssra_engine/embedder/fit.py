@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 from sentence_transformers import (
@@ -20,6 +21,7 @@ from ssra_engine.embedder.base import add_lora, checkpoint_activations, prompts_
 from ssra_engine.embedder.batches import distinct_batches
 from ssra_engine.embedder.checkpoints import KeepLoss, last_checkpoint, restore_loss
 from ssra_engine.embedder.losses import CachedGradedMatryoshkaLoss, GradedMatryoshkaLoss
+from ssra_engine.embedder.queue import DocumentQueue
 from ssra_engine.embedder.settings import TrainSettings
 
 __all__ = ["Fitted", "fit"]
@@ -73,7 +75,7 @@ def fit(
         add_lora(model, settings)
     if settings.gradient_checkpointing:
         checkpoint_activations(model)
-    loss = _loss(model, settings)
+    loss = _loss(model, settings, _queue(model, rows, settings))
     trainer = _Trainer(
         model=model,
         args=_arguments(checkpoints, model, settings),
@@ -96,7 +98,25 @@ def fit(
     return Fitted(curve, int(trainer.state.global_step), loss.temperature)
 
 
-def _loss(model: Any, settings: TrainSettings) -> GradedMatryoshkaLoss:
+def _queue(model: Any, rows: Dataset, settings: TrainSettings) -> DocumentQueue | None:
+    """A queue that knows the positives of all rows."""
+    if not settings.queue:
+        return None
+    queue = DocumentQueue(model, size=settings.queue)
+    positive = rows.select(np.flatnonzero(np.asarray(rows["label"]) > 0))
+    prompts = prompts_of(model)
+    queue.know(
+        list(positive["query"]),
+        list(positive["document"]),
+        query_prompt=prompts["query"] or None,
+        document_prompt=prompts["document"] or None,
+    )
+    return queue
+
+
+def _loss(
+    model: Any, settings: TrainSettings, queue: DocumentQueue | None
+) -> GradedMatryoshkaLoss:
     told: dict[str, Any] = {
         "dims": sorted(settings.dims) or None,
         "temperature": settings.temperature,
@@ -104,6 +124,7 @@ def _loss(model: Any, settings: TrainSettings) -> GradedMatryoshkaLoss:
         "self_contrast": settings.self_contrast,
         "false_negative_margin": settings.false_negative_margin,
         "cosent_weight": settings.cosent_weight,
+        "queue": queue,
     }
     if settings.mini_batch_rows is None:
         return GradedMatryoshkaLoss(model, **told)
@@ -125,6 +146,7 @@ def _arguments(
         warmup_steps=settings.warmup,
         weight_decay=settings.weight_decay,
         bf16=settings.bf16,
+        use_cpu=model.device.type == "cpu",
         batch_sampler=distinct_batches(settings.recipe, _LEAST),
         prompts=by_column if any(prompts.values()) else None,
         save_strategy="steps",

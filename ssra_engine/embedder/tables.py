@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -109,12 +108,12 @@ def _read_table(
     parts = []
     for source in find_sources(inputs):
         listed = may_list and "negative_doc_ids" in (column_types(source) or ())
+        kinds: dict[str, Kind] | None = None
         if listed:
             check_columns(source, ["query", "doc_id"])
-            kinds = None
         else:
             found = check_columns(source, required, optional=optional, numbers=numbers)
-            kinds = {n: cast("Kind", "number" if n in numbers else "text") for n in sorted(found)}
+            kinds = {name: "number" if name in numbers else "text" for name in sorted(found)}
         for rows in read(source, kinds):
             flat = _flat(source, rows) if listed else rows
             parts.append(_checked(source, flat, schema, known, grades))
