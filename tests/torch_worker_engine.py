@@ -7,3 +7,4 @@ from ssra_engine.engines.worker_engine import WorkerEngine
 
 class TorchWorkerEngine(WorkerEngine):
     name = "torch"
+    scoring_draws = 0

@@ -26,6 +26,7 @@ from ssra_engine.engines.completions import (
 )
 from ssra_engine.engines.decoding import Decoded
 from ssra_engine.engines.engine import Engine, Sampling, scored_schema
+from ssra_engine.engines.model_tokens import end_ids, open_tokenizer
 from ssra_engine.engines.scheduler import Prompts, Tree, grow_trees, read_prompts
 from ssra_engine.engines.stopping import StopRules
 from ssra_engine.engines.worker_process import WorkerLimits, WorkerProcess
@@ -69,6 +70,8 @@ class WorkerEngine(Engine):
 
     #: The file of `workers` that serves it is ``NAME_worker.py``.
     name: str
+    #: Tokens that the engine draws, and needs places for, to tell the logits after a prompt.
+    scoring_draws = 1
 
     def __init__(
         self,
@@ -102,8 +105,10 @@ class WorkerEngine(Engine):
         self._tokens = PromptTokens(tokenizer, max_document_tokens)
         self._end_ids = _end_ids(checkpoint, config, tokenizer)
         self._vocabulary = max(int(config.vocab_size), self._tokens.vocabulary)
-        context = getattr(config, "max_position_embeddings", None) or _MOST_CONTEXT
-        self._context: int = min(context, max_context_tokens or _MOST_CONTEXT)
+        limit = getattr(config, "max_position_embeddings", None) or _MOST_CONTEXT
+        self._context: int = min(limit, max_context_tokens or _MOST_CONTEXT)
+        places = min(limit, self._context + self.scoring_draws)
+        self._scoring_reserve = self._context + self.scoring_draws - places
         self._pieces: list[str] = []
         self._process = WorkerProcess(
             self.name,
@@ -112,7 +117,7 @@ class WorkerEngine(Engine):
                 "folder": str(checkpoint),
                 "dtype": dtype,
                 "batch_tokens": batch_tokens,
-                "max_context_tokens": self._context,
+                "max_context_tokens": places,
                 "trust_remote_code": trust_remote_code,
                 "tensor_parallel": tensor_parallel,
                 "block_reuse": block_reuse,
@@ -126,7 +131,11 @@ class WorkerEngine(Engine):
 
     def limits(self) -> tuple[str, ...]:
         """See `Engine.limits`."""
-        return (f"A prompt and its completion take at most {self._context} tokens.",)
+        scored = self._context - self._scoring_reserve
+        return (
+            f"A prompt and its completion take at most {self._context} tokens, a prompt to be "
+            f"scored at most {scored}.",
+        )
 
     def close(self) -> None:
         """End the worker."""
@@ -175,7 +184,7 @@ class WorkerEngine(Engine):
         logits = np.empty((len(first), len(label_ids)), np.float32)
         about = {"call": "score", "label_ids": label_ids}
         schema = serve.scores_schema(len(label_ids))
-        for branch, message in self._messages(prompts, first, None, 0):
+        for branch, message in self._messages(prompts, first, None, self._scoring_reserve):
             answer = self._process.ask(about, message, schema)
             values = answer.column("logits").flatten().to_numpy(zero_copy_only=False)
             logits[branch] = values.reshape(len(branch), len(label_ids))

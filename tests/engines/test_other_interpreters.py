@@ -43,7 +43,8 @@ prompt_ids = suite.prompt_ids
 
 @pytest.fixture(scope="module")
 def llama_folder(save_random: Callable[[Any], Path]) -> Path:
-    return save_random(LlamaConfig(**sizes(hidden_size=256, num_key_value_heads=2)))
+    wide = sizes(hidden_size=256, num_key_value_heads=2, max_position_embeddings=200)
+    return save_random(LlamaConfig(**wide))
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +57,13 @@ def llama(llama_folder: Path) -> Any:
     params=[pytest.param(name, marks=MARKS[name]) for name, python in PYTHONS.items() if python],
 )
 def engine(request: pytest.FixtureRequest, llama_folder: Path) -> Iterator[Engine]:
-    options = {"python": PYTHONS[request.param], "dtype": DTYPES[request.param], "memory": 0.3}
-    engine = load_engine(llama_folder, request.param, block_reuse=False, **options)
+    options: dict[str, Any] = {
+        "python": PYTHONS[request.param],
+        "dtype": DTYPES[request.param],
+        "memory": 0.3,
+    }
+    options |= {"block_reuse": False, "max_context_tokens": 192}
+    engine = load_engine(llama_folder, request.param, **options)
     yield engine
     engine.close()
 

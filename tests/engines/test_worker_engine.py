@@ -28,7 +28,7 @@ LABELS = ["0", "1", "2", "3"]
 
 @pytest.fixture(scope="module")
 def worker(llama_folder: Path) -> Iterator[TorchWorkerEngine]:
-    engine = TorchWorkerEngine(llama_folder, dtype="float32", batch_seconds=10.0)
+    engine = TorchWorkerEngine(llama_folder, dtype="float32", batch_seconds=5.0)
     yield engine
     engine.close()
 
@@ -107,7 +107,20 @@ def test_counts_and_limits(worker: TorchWorkerEngine, torch_engine: Engine) -> N
         worker.stats.shared_tokens - before[1] == torch_engine.stats.shared_tokens - torch_before[1]
     )
     assert "0.1 million parameters" in worker.stats.notes[1]
-    assert worker.limits() == ("A prompt and its completion take at most 192 tokens.",)
+    assert "at most 192 tokens, a prompt to be scored at most 192." in worker.limits()[0]
+
+
+def test_room_for_the_token_that_scoring_draws(
+    worker: TorchWorkerEngine, torch_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the model's own limit a prompt loses one token more."""
+    monkeypatch.setattr(worker, "_scoring_reserve", 1)
+    found = worker.label_logits([Request(list(range(3, 303)), [5, 6])], LABELS)
+    expected = torch_engine.label_logits([Request(list(range(3, 192)), [5, 6])], LABELS)
+    assert np.abs(found - expected).max() < 1e-4
+    monkeypatch.undo()
+    found = worker.label_logits([Request(list(range(3, 303)), [5, 6])], LABELS)
+    assert np.abs(found - expected).max() > 1e-3
 
 
 def test_bad_options(llama_folder: Path, tmp_path: Path) -> None:
