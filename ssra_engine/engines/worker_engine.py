@@ -26,7 +26,6 @@ from ssra_engine.engines.completions import (
 )
 from ssra_engine.engines.decoding import Decoded
 from ssra_engine.engines.engine import Engine, Sampling, scored_schema
-from ssra_engine.engines.model_tokens import end_ids, open_tokenizer
 from ssra_engine.engines.scheduler import Prompts, Tree, grow_trees, read_prompts
 from ssra_engine.engines.stopping import StopRules
 from ssra_engine.engines.worker_process import WorkerLimits, WorkerProcess
