@@ -21,7 +21,7 @@ _NAME = re.compile(r"checkpoint-(\d+)")
 
 
 class KeepLoss(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
-    """Adds the loss's own parameter to each checkpoint, in which the trainer saves the model's."""
+    """Adds the loss's parameter and queue to each checkpoint; the trainer saves the model's."""
 
     def __init__(self, loss: GradedMatryoshkaLoss) -> None:
         self._loss = loss
@@ -31,8 +31,13 @@ class KeepLoss(TrainerCallback):  # type: ignore[misc]  # transformers is untype
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         for path in [*folder.rglob("*"), folder, folder.parent]:
             sync(path)
+        queue = self._loss.queue
+        kept = {
+            "scale": self._loss.scale.detach().cpu(),
+            "queue": None if queue is None else queue.state_dict(),
+        }
         held = io.BytesIO()
-        torch.save({"scale": self._loss.scale.detach().cpu()}, held)
+        torch.save(kept, held)
         put_file(folder / _SEAL, held.getvalue())
 
 
@@ -50,7 +55,9 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 
 def restore_loss(loss: GradedMatryoshkaLoss, checkpoint: Path) -> None:
-    """Give the loss the parameter that it had at a checkpoint."""
+    """Give the loss the parameter and the queue that it had at a checkpoint."""
     kept = torch.load(checkpoint / _SEAL, weights_only=True)
     with torch.no_grad():
         loss.scale.copy_(kept["scale"])
+    if loss.queue is not None:
+        loss.queue.load_state_dict(kept["queue"])

@@ -114,9 +114,7 @@ def _queue(model: Any, rows: Dataset, settings: TrainSettings) -> DocumentQueue 
     return queue
 
 
-def _loss(
-    model: Any, settings: TrainSettings, queue: DocumentQueue | None
-) -> GradedMatryoshkaLoss:
+def _loss(model: Any, settings: TrainSettings, queue: DocumentQueue | None) -> GradedMatryoshkaLoss:
     told: dict[str, Any] = {
         "dims": sorted(settings.dims) or None,
         "temperature": settings.temperature,

@@ -38,6 +38,7 @@ class TrainSettings:
         binary_labels: a grade counts as 1 from `relevant` on and as 0 below.
         relevant: that grade; by default the middle of the scale, rounded up.
         negatives: hard negatives of each pair, where a table of them is given.
+        queue: documents of a `DocumentQueue` that more hard negatives are mined from; 0 for none.
         recipe: share of each label in a batch; None takes every pair once an epoch.
         epochs: passes over the pairs.
         rate: highest learning rate; it falls as a cosine.
@@ -69,6 +70,7 @@ class TrainSettings:
     binary_labels: bool = False
     relevant: int | None = None
     negatives: int = 1
+    queue: int = 0
     recipe: Mapping[int, float] | None = None
     epochs: float = 1.0
     rate: float = 2e-5
@@ -93,7 +95,7 @@ class TrainSettings:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"{name} must be above 0, got {value}.")
-        for name in ("lora_rank", "warmup", "weight_decay", "cosent_weight", "seed"):
+        for name in ("queue", "lora_rank", "warmup", "weight_decay", "cosent_weight", "seed"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} must be 0 or above, got {getattr(self, name)}.")
         if not 0 <= self.lora_dropout < 1:

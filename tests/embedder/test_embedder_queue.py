@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from small_models import byte_tokenizer
 from torch import Tensor, multiprocessing, nn
 from torch.nn.functional import normalize
+from worlds import THINGS, save_encoder
 
 from ssra_engine.embedder import CachedGradedMatryoshkaLoss, GradedMatryoshkaLoss
+from ssra_engine.embedder.base import open_base
+from ssra_engine.embedder.fit import fit
 from ssra_engine.embedder.momentum import MomentumCopy
 from ssra_engine.embedder.queue import DocumentQueue, token_keys
+from ssra_engine.embedder.settings import TrainSettings
 from ssra_engine.kernels.loss import graded_infonce
 
 WIDTH, VOCABULARY, LENGTH = 12, 50, 6
@@ -342,3 +349,27 @@ def test_two_processes_have_the_queue_of_one_with_the_joint_batch(tmp_path: Path
         assert torch.equal(state["keys"], expected["keys"])
         assert torch.equal(state["known"], expected["known"])
         torch.testing.assert_close(state["vectors"], expected["vectors"])
+
+
+@pytest.mark.slow
+def test_a_training_goes_on_from_a_checkpoint_with_its_queue(tmp_path: Path) -> None:
+    base = save_encoder(tmp_path / "base")
+    settings = TrainSettings(
+        max_tokens=32, queue=40, batch_rows=8, rate=1e-3, epochs=2, log_steps=1, checkpoint_steps=5
+    )
+    rows = [
+        {"query": f"{a} in {b}", "document": f"a film about {c}\nin {b}", "label": float(a == c)}
+        for a in THINGS
+        for b, other in zip(THINGS, THINGS[1:] + THINGS[:1], strict=True)
+        for c in (a, other)
+    ]
+    whole = fit(open_base(base, settings), Dataset.from_list(rows), settings, tmp_path / "kept")
+    without = replace(settings, queue=0)
+    plain = fit(open_base(base, without), Dataset.from_list(rows), without, tmp_path / "plain")
+    assert [e["loss"] for e in whole.curve] != [e["loss"] for e in plain.curve]
+
+    last, *_ = sorted((tmp_path / "kept").iterdir(), key=lambda path: -int(path.name[11:]))
+    shutil.rmtree(last)
+    again = fit(open_base(base, settings), Dataset.from_list(rows), settings, tmp_path / "kept")
+    assert again.steps == whole.steps
+    assert again.curve == whole.curve
