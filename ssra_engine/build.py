@@ -10,10 +10,11 @@ merged), ``d2q.arrow`` (what the query model learned from, `schema.D2Q`), ``conf
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,8 +24,15 @@ from ssra_engine import __version__
 from ssra_engine.calibration import Calibration
 from ssra_engine.config import Config
 from ssra_engine.corpus import Corpus, open_corpus
-from ssra_engine.durable import put_folder, remove, writing
-from ssra_engine.engine_folder import MANIFEST, content_key, engine_options, read_engines
+from ssra_engine.durable import locked, put_folder, remove, writing
+from ssra_engine.engine_folder import (
+    MANIFEST,
+    Engines,
+    content_key,
+    engine_options,
+    read_d2q,
+    read_engines,
+)
 from ssra_engine.engines import BACKENDS, check_backend
 from ssra_engine.errors import ConfigError, StoreError
 from ssra_engine.judgments import read_judgments, read_pairs
@@ -35,6 +43,9 @@ from ssra_engine.schema import D2Q, PAIRS
 from ssra_engine.stages.annotate import annotated, d2q_rows, score_requests, training_data
 from ssra_engine.stages.filter import score
 from ssra_engine.steps import NoProgress, Progress
+
+if TYPE_CHECKING:
+    from ssra_engine.models.questions import QuestionEncoder
 
 __all__ = ["BuildReport", "build"]
 
@@ -88,7 +99,8 @@ def build(
         pairs: unlabelled (query, doc_id) rows, as of a click log; those of queries that the
             judgments hold out are left out.
         output: the engines folder. The same data and settings again: nothing is done. Others: it is
-            built anew and replaced when the new one is whole.
+            built anew and replaced when the new one is whole; what does not depend on the
+            difference is taken over. Of two builds at once, the second waits for the first.
         progress: told of each step.
 
     Raises:
@@ -105,17 +117,18 @@ def build(
     opened = open_corpus(corpus, limit=config.input.limit, on_error=config.input.on_error)
     data = _read(config, opened, judgments, pairs)
     fingerprint = _fingerprint(config, opened, judgments, pairs)
-    there = read_engines(output) if (output / MANIFEST).exists() else None
-    if there is not None and there.manifest["fingerprint"] == fingerprint:
+    with locked(output):
+        there = read_engines(output) if (output / MANIFEST).exists() else None
+        if there is not None and there.manifest["fingerprint"] == fingerprint:
+            _prepare(config, output)
+            return BuildReport(output, there.manifest["figures"], did_nothing=True)
+        figures: dict[str, Any] = {}
+
+        def fill(folder: Path) -> None:
+            figures.update(_train(config, data, folder, fingerprint, there, steps))
+
+        _replace(output, fill)
         _prepare(config, output)
-        return BuildReport(output, there.manifest["figures"], did_nothing=True)
-    figures: dict[str, Any] = {}
-
-    def fill(folder: Path) -> None:
-        figures.update(_train(config, data, folder, fingerprint, steps))
-
-    _replace(output, fill)
-    _prepare(config, output)
     return BuildReport(output, figures, did_nothing=False)
 
 
@@ -173,6 +186,21 @@ def _fingerprint(
     }
 
 
+def _score_model_parts(fingerprint: dict[str, Any]) -> dict[str, Any]:
+    """What the score model depends on. A preset's tokenizer is trained on the pairs too."""
+    parts = _training_data_parts(fingerprint)
+    if fingerprint["config"]["model"]["preset"] is None:
+        del parts["pairs"]
+    return parts | {"config": {k: v for k, v in parts["config"].items() if k != "annotate"}}
+
+
+def _training_data_parts(fingerprint: dict[str, Any]) -> dict[str, Any]:
+    """What the training data of the query model depend on."""
+    config = fingerprint["config"]
+    model = {key: value for key, value in config["model"].items() if key != "query"}
+    return fingerprint | {"config": config | {"model": model}}
+
+
 def _files_key(inputs: Sequence[str | Path]) -> str:
     return " ".join(source.fingerprint().hex() for source in find_sources(inputs))
 
@@ -217,14 +245,17 @@ def _query_keys(queries: pa.ChunkedArray) -> np.ndarray:
 
 
 def _train(
-    config: Config, data: _Data, folder: Path, fingerprint: dict[str, Any], steps: Progress
+    config: Config,
+    data: _Data,
+    folder: Path,
+    fingerprint: dict[str, Any],
+    there: Engines | None,
+    steps: Progress,
 ) -> dict[str, Any]:
     from ssra_engine.models.backbone import load_backbone, save_backbone
-    from ssra_engine.models.questions import QuestionEncoder
-    from ssra_engine.models.role_models import train_query_model, train_score_model
+    from ssra_engine.models.role_models import train_query_model
 
     model = config.model
-    template = TEMPLATES[_template(config)]
     lora = None if model.preset else model.lora
     backbone = folder / "backbone" if model.preset else Path(str(model.backbone))
     figures: dict[str, Any] = {
@@ -241,36 +272,83 @@ def _train(
         steps.begin("train the tiny backbone", 0, 0)
         figures["backbone"] = _train_tiny(config, data, backbone)
     network, tokenizer = load_backbone(backbone)
-    encoder = QuestionEncoder(
-        tokenizer,
-        template,
-        len(config.grades),
-        max_document_tokens=model.max_document_tokens,
-        max_query_tokens=model.max_query_tokens,
-    )
-    steps.begin("train the score model", 0, 0)
-    network, card = train_score_model(
-        network,
-        encoder,
-        data.train,
-        data.held_out,
-        model.score,
-        lora=lora,
-        evenness=model.evenness,
-        seed=config.seed,
-    )
-    figures["score"] = card
-    save_backbone(network, tokenizer, folder / "score")
-    d2q = _d2q(config, data, folder, Calibration(card["temperature"], tuple(card["bias"])), steps)
+    encoder = _encoder(config, tokenizer)
+    before = {} if there is None else there.manifest["fingerprint"]
+    if there is not None and _score_model_parts(before) == _score_model_parts(fingerprint):
+        steps.begin("keep the score model", 0, 0)
+        figures["score"] = there.manifest["figures"]["score"]
+        with writing(folder):
+            shutil.copytree(there.folder / "score", folder / "score")
+    else:
+        figures["score"] = _score_model(config, data, folder, (network, tokenizer), encoder, steps)
+        network, tokenizer = load_backbone(backbone)
+    if there is not None and _training_data_parts(before) == _training_data_parts(fingerprint):
+        d2q = read_d2q(there.folder)
+    else:
+        card = figures["score"]
+        calibration = Calibration(card["temperature"], tuple(card["bias"]))
+        d2q = _d2q(config, data, folder, calibration, steps)
     figures["d2q"] = _counts(d2q, len(config.grades))
     steps.begin("train the query model", 0, 0)
-    network, tokenizer = load_backbone(backbone)
     network, figures["query"] = train_query_model(
         network, encoder, d2q, model.query, lora=lora, seed=config.seed
     )
     save_backbone(network, tokenizer, folder / "query")
     if model.preset:
         remove(backbone)
+    _write_papers(config, folder, d2q, fingerprint, figures)
+    return figures
+
+
+def _score_model(
+    config: Config,
+    data: _Data,
+    folder: Path,
+    backbone: tuple[Any, Any],
+    encoder: QuestionEncoder,
+    steps: Progress,
+) -> dict[str, Any]:
+    """Train it from a model and tokenizer and save it; its card."""
+    from ssra_engine.models.backbone import save_backbone
+    from ssra_engine.models.role_models import train_score_model
+
+    model = config.model
+    steps.begin("train the score model", 0, 0)
+    network, tokenizer = backbone
+    network, card = train_score_model(
+        network,
+        encoder,
+        data.train,
+        data.held_out,
+        model.score,
+        lora=None if model.preset else model.lora,
+        evenness=model.evenness,
+        seed=config.seed,
+    )
+    save_backbone(network, tokenizer, folder / "score")
+    return card
+
+
+def _encoder(config: Config, tokenizer: Any) -> QuestionEncoder:
+    from ssra_engine.models.questions import QuestionEncoder
+
+    return QuestionEncoder(
+        tokenizer,
+        TEMPLATES[_template(config)],
+        len(config.grades),
+        max_document_tokens=config.model.max_document_tokens,
+        max_query_tokens=config.model.max_query_tokens,
+    )
+
+
+def _write_papers(
+    config: Config,
+    folder: Path,
+    d2q: pa.Table,
+    fingerprint: dict[str, Any],
+    figures: dict[str, Any],
+) -> None:
+    """All but the models."""
     with pa.OSFile(str(folder / "d2q.arrow"), "wb") as sink, pa.ipc.new_file(sink, D2Q) as writer:
         writer.write_table(d2q)
     (folder / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
@@ -278,35 +356,26 @@ def _train(
         "version": 2,
         "fingerprint": fingerprint,
         "grades": list(config.grades),
-        "template": template.name,
+        "template": _template(config),
         "figures": figures,
     }
     (folder / MANIFEST).write_text(
         json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8"
     )
-    return figures
 
 
 def _train_tiny(config: Config, data: _Data, folder: Path) -> dict[str, float]:
     from ssra_engine.models.backbone import save_backbone
-    from ssra_engine.models.questions import QuestionEncoder
     from ssra_engine.models.tiny import new_backbone, pretrain, train_tokenizer
 
     model = config.model
-    template = TEMPLATES[_template(config)]
     documents = data.documents["document"].to_pylist()
     queries = pc.unique(
         pa.chunked_array([*data.train["query"].chunks, *data.pairs["query"].chunks])
     )
     asked = (f"Q: {query}\n" for query in queries.to_pylist())
     tokenizer = train_tokenizer([*documents, *asked], model.tiny.vocabulary)
-    encoder = QuestionEncoder(
-        tokenizer,
-        template,
-        len(config.grades),
-        max_document_tokens=model.max_document_tokens,
-        max_query_tokens=model.max_query_tokens,
-    )
+    encoder = _encoder(config, tokenizer)
     context = model.max_document_tokens + 4 * model.max_query_tokens + 64
     network = new_backbone(tokenizer, model.tiny, context, config.seed)
     figures = pretrain(network, encoder, documents, model.tiny, seed=config.seed)

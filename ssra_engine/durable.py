@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -12,7 +13,16 @@ import pyarrow as pa
 
 from ssra_engine.errors import StoreError
 
-__all__ = ["TEMPORARY", "make_folder", "put_file", "put_folder", "remove", "sync", "writing"]
+__all__ = [
+    "TEMPORARY",
+    "locked",
+    "make_folder",
+    "put_file",
+    "put_folder",
+    "remove",
+    "sync",
+    "writing",
+]
 
 #: Ending of the names of files and folders that are not whole yet.
 TEMPORARY = ".tmp"
@@ -78,12 +88,47 @@ def put_folder(path: Path, fill: Callable[[Path], None]) -> None:
         remove(temporary)
         make_folder(path.parent)
         temporary.mkdir()
-    fill(temporary)
+    try:
+        fill(temporary)
+    except BaseException:
+        with suppress(OSError):
+            remove(temporary)
+        raise
     with writing(path):
         for inside in [*temporary.rglob("*"), temporary]:
             sync(inside)
         os.replace(temporary, path)
         sync(path.parent)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Let one process at a time make `path`; the lock ends with the process that holds it.
+
+    Raises:
+        StoreError: the lock file beside `path` cannot be made.
+    """
+    lock = path.with_name(path.name + ".lock")
+    with writing(lock):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = _lock(lock)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            lock.unlink()
+        os.close(descriptor)
+
+
+def _lock(path: Path) -> int:
+    """A descriptor of `path` with its lock; whoever held it before has removed the file."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                return descriptor
+        os.close(descriptor)
 
 
 def sync(path: Path) -> None:

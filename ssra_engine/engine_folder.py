@@ -18,7 +18,15 @@ from ssra_engine.errors import ConfigError, EngineError
 from ssra_engine.prompts import TEMPLATES
 from ssra_engine.roles import Roles, asks_model
 
-__all__ = ["MANIFEST", "Engines", "content_key", "engine_options", "open_roles", "read_engines"]
+__all__ = [
+    "MANIFEST",
+    "Engines",
+    "content_key",
+    "engine_options",
+    "open_roles",
+    "read_d2q",
+    "read_engines",
+]
 
 MANIFEST = "manifest.json"
 _MEND = "Make it anew with `ssra-engine build`, or give the right --engines"
@@ -103,7 +111,7 @@ def open_roles(folder: str | Path, config: Config) -> Roles:
         open_score=lambda: load_engine(engines.folder / "score", **options),
         open_comparator=open_comparator if asks_model(comparator) else None,
         open_query=open_query,
-        d2q=lambda: _read_table(engines.folder / "d2q.arrow"),
+        d2q=lambda: read_d2q(engines.folder),
         retrain=retrain,
     )
 
@@ -149,7 +157,13 @@ def _retrain(engines: Engines, d2q: pa.Table, target: Path, seed: int) -> None:
     save_backbone(network, tokenizer, target)
 
 
-def _read_table(path: Path) -> pa.Table:
+def read_d2q(folder: Path) -> pa.Table:
+    """What the first query model of an engines folder learned from, `schema.D2Q`.
+
+    Raises:
+        EngineError: it cannot be read.
+    """
+    path = folder / "d2q.arrow"
     try:
         with pa.memory_map(str(path)) as source:
             return pa.ipc.open_file(source).read_all()

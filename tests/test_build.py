@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,97 @@ def test_built_again_with_nothing_changed_it_does_nothing(
     assert {path: path.stat().st_mtime_ns for path in engines.rglob("*")} == before
 
 
+def _folder_state(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "training_args.bin"
+    }
+
+
+def test_only_what_depends_on_a_change_is_built_again(
+    engines: Path,
+    inputs: dict[str, list[Path]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import shutil
+
+    from ssra_engine import build as build_module
+    from ssra_engine.models import role_models
+
+    output = tmp_path / "engines"
+    shutil.copytree(engines, output)
+    made = []
+
+    def telling(module: Any, name: str, step: str) -> None:
+        original = getattr(module, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            made.append(step)
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(module, name, call)
+
+    telling(role_models, "train_score_model", "score")
+    telling(role_models, "train_query_model", "query")
+    telling(build_module, "_d2q", "grades")
+
+    def steps_for(given: dict[str, Any] = inputs, **changes: Any) -> list[str]:
+        made.clear()
+        assert not build(config(**changes), **given, output=output).did_nothing
+        return list(made)
+
+    before = _folder_state(output)
+    assert steps_for(model__query__rate=2e-3) == ["query"]
+    after = _folder_state(output)
+    score = [name for name in before if name.startswith("score/")]
+    assert len(score) > 2
+    assert all(before[name] == after[name] for name in [*score, "d2q.arrow"])
+    assert before["query/model.safetensors"] != after["query/model.safetensors"]
+    assert steps_for(annotate__min_confidence=0.3) == ["grades", "query"]
+    assert steps_for(model__score__rate=2e-3) == ["score", "grades", "query"]
+    assert steps_for(inputs | {"pairs": []}) == ["score", "grades", "query"]
+    fresh = tmp_path / "fresh"
+    build(config(), **inputs | {"pairs": []}, output=fresh)
+    assert _folder_state(fresh) == _folder_state(output)
+
+
+def test_two_processes_that_build_the_same_folder(
+    engines: Path, inputs: dict[str, list[Path]], tmp_path: Path
+) -> None:
+    """The second waits for the first, and then finds nothing to do."""
+    script = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_build import build, config
+inputs = {{name: [path] for name, path in zip(("corpus", "judgments", "pairs"), sys.argv[2:])}}
+print(build(config(), **inputs, output=sys.argv[1]).did_nothing)
+"""
+    output = tmp_path / "engines"
+    command = [sys.executable, "-c", script, str(output)]
+    command += [str(inputs[name][0]) for name in ("corpus", "judgments", "pairs")]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in "ab"]
+    answers = [process.communicate(timeout=120)[0].split()[-1] for process in both]
+    assert sorted(answers) == ["False", "True"]
+    assert _folder_state(output) == _folder_state(engines)
+    assert [path.name for path in tmp_path.iterdir()] == ["engines"]
+
+
+def test_a_build_that_fails_leaves_nothing_behind(
+    inputs: dict[str, list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ssra_engine.models import role_models
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(role_models, "train_query_model", fail)
+    with pytest.raises(MemoryError):
+        build(config(), **inputs, output=tmp_path / "engines")
+    assert not list(tmp_path.iterdir())
+
+
 def test_one_seed_builds_one_folder_and_another_replaces_it(
     engines: Path, inputs: dict[str, list[Path]], tmp_path: Path
 ) -> None:
@@ -230,7 +322,6 @@ def test_any_model_folder_may_compare(
         open_roles(engines, config(filter__comparator="nowhere"))
 
 
-@pytest.mark.parametrize(
 def test_a_backend_in_another_interpreter_gets_its_checkpoints_once(
     engines: Path,
     inputs: dict[str, list[Path]],
@@ -255,6 +346,7 @@ def test_a_backend_in_another_interpreter_gets_its_checkpoints_once(
         build(without, **inputs, output=engines)
 
 
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"engine.backend": "fake"}, "the fake backend cannot grade pairs"),

@@ -13,19 +13,16 @@ writing one folder at once; a folder appears when it is whole, so a crash leaves
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import xxhash
 
 from ssra_engine.content import content_key
-from ssra_engine.durable import put_folder, writing
+from ssra_engine.durable import locked, put_folder, writing
 from ssra_engine.errors import EngineError
 
 __all__ = ["cache_folder", "flat_config", "prepare_checkpoint"]
@@ -81,7 +78,7 @@ def prepare_checkpoint(
         config = json.loads(path.read_text(encoding="utf-8"))
         path.write_text(json.dumps(flat_config(config), indent=1), encoding="utf-8")
 
-    with _locked(folder):
+    with locked(folder):
         if not folder.exists():
             put_folder(folder, fill)
     return folder
@@ -131,15 +128,3 @@ def _copy(model: Path, target: Path) -> None:
         for path in model.iterdir():
             if path.is_file():
                 shutil.copyfile(path, target / path.name)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One process at a time; the lock ends with the process that holds it."""
-    path = folder.with_name(folder.name + ".lock")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("w")
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
