@@ -136,15 +136,15 @@ function share({ right, of, low, high }) {
   if (!of) return make("td", { text: "–" });
   return make("td", { title: `95 % interval ${percent(low)} to ${percent(high)}` },
     make("b", { text: `${right} of ${of}` }),
-    make("span", { class: "quiet", text: ` ${percent(low)}–${percent(high)}` }));
+    make("span", { class: "quiet", text: `${percent(low)}–${percent(high)}` }));
 }
 
 function table(caption, head, rows) {
-  return make("div", { class: "scroll" }, make("table", {},
-    make("caption", { text: caption }),
+  const rest = make("div", { class: "scroll" }, make("table", { "aria-label": caption },
     make("thead", {}, make("tr", {}, ...head.map((text) => make("th", { scope: "col", text })))),
     make("tbody", {}, ...rows.map(([first, ...cells]) =>
       make("tr", {}, make("th", { scope: "row", text: first }), ...cells)))));
+  return make("div", {}, make("p", { class: "quiet", text: caption }), rest);
 }
 
 function matrix(caption, corner, counts, labels) {
@@ -217,7 +217,9 @@ function showResults(found) {
   at("results").replaceChildren(
     make("h2", { text: "Done, thank you" }),
     make("p", { text: `${found.labelled} of ${found.pairs} pairs have a label that stands, ${found.no_grade} of them no grade.` }),
-    make("p", { text: `They are in the folder ${found.folder}: give it to ssra-engine accept --audit, and its judgments.parquet to ssra-engine build --judgments.` }),
+    make("p", {}, "They are in the folder ", make("code", { text: found.folder }), ". Give it to ",
+      make("code", { text: "ssra-engine accept --audit" }), ", and the file judgments.parquet in it to ",
+      make("code", { text: "ssra-engine build --judgments" }), "."),
     make("button", { type: "button", text: "Take back my last answer (u)", click: undo }),
     ...agreementParts(found), ...annotatorParts(found), ...disputeParts(found));
   open("results");
