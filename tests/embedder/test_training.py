@@ -248,6 +248,29 @@ def test_ways_to_save_memory_change_no_loss(
             assert found != pytest.approx(plain, rel=1e-6)
 
 
+def test_a_lora_goes_on_from_its_checkpoint(
+    llama_folder: Path, rows: TrainingRows, tmp_path: Path
+) -> None:
+    settings = TrainSettings(
+        lora_rank=4, epochs=0.5, batch_rows=12, rate=1e-3, log_steps=1, checkpoint_steps=3
+    )
+
+    class Stop(Exception):  # noqa: N818
+        pass
+
+    def stop(done: int, _steps: int) -> None:
+        if done == 5:
+            raise Stop
+
+    def train(folder: Path, watch: Any = None) -> list[float]:
+        model = open_base(llama_folder, settings)
+        return [one["loss"] for one in fit(model, rows.dataset, settings, folder, watch).curve]
+
+    with pytest.raises(Stop):
+        train(tmp_path / "stopped", stop)
+    assert train(tmp_path / "stopped") == pytest.approx(train(tmp_path / "whole"), rel=1e-4)
+
+
 def test_a_fixed_temperature_stays(encoder: Path, rows: TrainingRows, tmp_path: Path) -> None:
     settings = TrainSettings(epochs=0.1, batch_rows=12, learn_temperature=False, temperature=0.07)
     fitted = fit(open_base(encoder, settings), rows.dataset, settings, tmp_path)
