@@ -89,7 +89,7 @@ def compare_arms(
         they are not known, or null in all where an arm has no row to take the metric of.
     """
     p = mismatch_p((len(control), len(treatment)), share)
-    metrics = {}
+    metrics: dict[str, dict[str, float | None] | None] = {}
     for name in METRICS:
         arms = [_moments(users, name) for users in (control, treatment)]
         if min(float(arm.y) for arm in arms) <= 0:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ssra_engine.errors import DataError
-from ssra_engine.readers import Rows, Source, column_types, find_sources, is_text, read
+from ssra_engine.readers import Kind, Rows, Source, column_types, find_sources, is_text, read
 
 __all__ = ["USERS", "read_users", "shared_users"]
 
@@ -34,7 +34,12 @@ USERS = pa.schema(
     ]
 )
 
-_COLUMNS = ("user_id", "clicked", "relevance", "used")
+_COLUMNS: dict[str, Kind] = {
+    "user_id": "text",
+    "clicked": "number",
+    "relevance": "number",
+    "used": "number",
+}
 _SUMS = tuple(USERS.names[1:])
 _PENDING = 256
 
@@ -55,8 +60,7 @@ def read_users(inputs: Sequence[str | Path], strong: int) -> pa.Table:
     """
     pending: list[pa.Table] = []
     for source in find_sources(inputs):
-        names = _check(source)
-        for rows in read(source, names):
+        for rows in read(source, _check(source)):
             pending.append(_sums(source, rows, strong))
             if len(pending) >= _PENDING:
                 pending = [_merge(pending)]
@@ -71,7 +75,7 @@ def shared_users(first: pa.Table, second: pa.Table) -> int:
     return int(pc.sum(pc.is_in(first["user_id"], known)).as_py() or 0)
 
 
-def _check(source: Source) -> list[str]:
+def _check(source: Source) -> dict[str, Kind]:
     """The columns that are there, after a look at their types."""
     if source.by_line:
         raise source.error("logs are Arrow or Parquet", "Write it again as Parquet")
@@ -95,7 +99,7 @@ def _check(source: Source) -> list[str]:
             raise source.error(
                 f"holds {kind}, not {wanted.get(name, 'booleans')}", "Convert it", column=name
             )
-    return [name for name in _COLUMNS if name in types]
+    return {name: kind for name, kind in _COLUMNS.items() if name in types}
 
 
 def _sums(source: Source, rows: Rows, strong: int) -> pa.Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ssra_engine.durable import put_folder, writing
+from ssra_engine.durable import TEMPORARY, put_folder, remove, writing
 from ssra_engine.errors import ConfigError, StoreError
 from ssra_engine.evaluation.outputs import open_outputs
 from ssra_engine.export.files import Files
@@ -57,5 +57,8 @@ def export_run(
         with writing(output), Files(empty) as files:
             LAYOUTS[layout](export, files)
 
-    put_folder(output, fill)
+    try:
+        put_folder(output, fill)
+    finally:
+        remove(output.with_name(output.name + TEMPORARY))
     return sorted(str(path.relative_to(output)) for path in output.rglob("*") if path.is_file())

@@ -166,11 +166,12 @@ def _funnels(outputs: Outputs, summary: dict[str, Any]) -> list[dict[str, Any]]:
 def _balance(built: Engines | None, summary: dict[str, Any], grades: int) -> list[dict[str, Any]]:
     """How many rows each grade has: judged, taught to the query model, and kept at the end."""
     sets = []
-    if built is not None:
-        figures = built.manifest["figures"]
-        if "train_grades" in figures["judgments"]:
-            counts = figures["judgments"]["train_grades"]
-            sets.append({"set": "judgments (train)", "counts": counts})
+    figures = {} if built is None else built.manifest["figures"]
+    # Engines of an earlier version hold fewer figures.
+    if "train_grades" in figures.get("judgments", {}):
+        counts = figures["judgments"]["train_grades"]
+        sets.append({"set": "judgments (train)", "counts": counts})
+    if "d2q" in figures:
         pairs = zip(*figures["d2q"].values(), strict=True)
         sets.append({"set": "taught to the query model", "counts": [sum(pair) for pair in pairs]})
     kept = [summary["grades"].get(str(grade), {"kept": 0})["kept"] for grade in range(grades)]
@@ -224,7 +225,7 @@ def _provenance(
         "backbone": None
         if built is None
         else built.config.model.backbone or f"preset {built.config.model.preset}",
-        "judgments": None if made is None else made["judgments"],
+        "judgments": None if made is None else made.get("judgments"),
         "files": [
             {"name": name, **{key: file.get(key) for key in ("rows", "bytes", "xxh3")}}
             for name, file in files.items()

@@ -11,7 +11,7 @@ from markupsafe import Markup
 __all__ = ["interval", "nice_ticks", "reliability_plot", "speed_plot"]
 
 _WIDTH, _HEIGHT = 360, 260
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 10, 10, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 10, 40
 
 
 class _Frame:

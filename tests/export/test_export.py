@@ -23,6 +23,7 @@ from ssra_engine.export.write import export_run
 from ssra_engine.keys import normalise
 from ssra_engine.roles import fake_roles
 from ssra_engine.run import run
+from ssra_engine.schema import CORPUS
 
 _SPLITS = ("train", "dev", "test")
 
@@ -214,4 +215,13 @@ def test_the_command_offers_every_layout_and_tells_mistakes(out: Path, tmp_path:
     other = write_documents(tmp_path / "other.arrow", 5)
     with pytest.raises(DataError, match="not the documents"):
         export_run(out, "beir", tmp_path / "b", corpus=[str(other)])
-    assert not (tmp_path / "b").exists()
+    tabbed = tmp_path / "tabbed"
+    tabbed.mkdir()
+    row = {"doc_id": "a\tb", "title": "t", "text": "", "ocr": "", "asr": ""}
+    with pa.ipc.new_file(tabbed / "corpus.arrow", CORPUS) as writer:
+        writer.write_table(pa.Table.from_pylist([row], schema=CORPUS))
+    config = load_config()
+    run(config, [tabbed / "corpus.arrow"], fake_roles(config.grades), tabbed / "out")
+    with pytest.raises(DataError, match="a tab or a line break"):
+        export_run(tabbed / "out", "beir", tmp_path / "b")
+    assert not list(tmp_path.glob("b*"))
