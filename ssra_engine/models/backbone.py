@@ -48,6 +48,11 @@ def load_backbone(
     source = _gguf_source(path) if path.is_file() else _folder_source(path)
     if adapter is not None and not (Path(adapter) / "adapter_config.json").is_file():
         raise EngineError(f"{adapter}: no adapter_config.json; not a LoRA adapter folder.")
+    if adapter is not None and not (Path(adapter) / "adapter_model.safetensors").is_file():
+        raise EngineError(
+            f"{adapter}: no adapter_model.safetensors. A pickled adapter is refused, since opening "
+            "a pickle runs its code: convert it to safetensors."
+        )
     options = {**source, "local_files_only": True, "trust_remote_code": trust_remote_code}
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

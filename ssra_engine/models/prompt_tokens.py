@@ -1,8 +1,8 @@
 """Prompts as token ids, and token ids as text.
 
 Prefix and suffix are tokenised apart, so that a document's ids do not depend on what is asked of
-it. Special tokens stand before the prefix only. Text that spells a special token ("</s>") stays
-text, so a document cannot forge one.
+it. Special tokens stand before the prefix only. Text that spells a special or an added token
+("</s>", "<think>") stays text, so a document cannot forge one.
 """
 
 from __future__ import annotations
@@ -30,6 +30,12 @@ class PromptTokens:
     def __init__(self, tokenizer: Any, max_document_tokens: int | None = None) -> None:
         self._tokenizer = tokenizer
         self._limit = max_document_tokens
+        # Added tokens that are not marked as special are read out of any text, unlike special ones.
+        self._added = [
+            token.content
+            for token in tokenizer.added_tokens_decoder.values()
+            if not token.special and len(token.content.strip()) > 1
+        ]
         self.vocabulary = len(tokenizer)
         with_special = tokenizer("a", add_special_tokens=True)["input_ids"]
         plain = tokenizer("a", add_special_tokens=False)["input_ids"]
@@ -95,6 +101,20 @@ class PromptTokens:
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
         if not texts:
             return []
+        if not any(added in text for added in self._added for text in texts):
+            return self._encode_plain(texts)
+        pieces = [self._without_added(text) for text in texts]
+        encoded = iter(self._encode_plain([piece for parts in pieces for piece in parts]))
+        return [[token for _ in parts for token in next(encoded)] for parts in pieces]
+
+    def _without_added(self, text: str) -> list[str]:
+        """The text in pieces none of which spells an added token: each is cut after its start."""
+        pieces = [text]
+        for added in self._added:
+            pieces = [part for piece in pieces for part in _cut(piece, added)]
+        return pieces
+
+    def _encode_plain(self, texts: Sequence[str]) -> list[list[int]]:
         encoded = self._tokenizer(
             list(texts),
             add_special_tokens=False,
@@ -104,3 +124,12 @@ class PromptTokens:
             verbose=False,
         )
         return list(encoded["input_ids"])
+
+
+def _cut(text: str, forbidden: str) -> list[str]:
+    """Pieces of a text, in order, cut after the first character of each `forbidden` in it."""
+    pieces = []
+    while (place := text.find(forbidden)) >= 0:
+        pieces.append(text[: place + 1])
+        text = text[place + 1 :]
+    return [*pieces, text]
