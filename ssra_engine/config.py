@@ -68,6 +68,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 #: A larger file is no configuration.
 _MOST_BYTES = 1 << 20
 
+# A few hundred bytes of YAML can be a value of 10^9 leaves, through aliases of aliases.
+_SHORTLY = reprlib.Repr()
+_SHORTLY.maxlevel, _SHORTLY.maxstring, _SHORTLY.maxother = 3, 200, 200
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -361,7 +365,7 @@ def load_config(path: str | Path | None = None, overrides: dict[str, Any] | None
         place = ".".join(str(part) for part in first["loc"]) or "the configuration"
         reason = first["msg"].removeprefix("Value error, ")
         raise ConfigError(
-            f"{source}: {place}: {reason} (got {reprlib.repr(first['input'])})."
+            f"{source}: {place}: {reason} (got {_SHORTLY.repr(first['input'])})."
             if first["type"] != "extra_forbidden"
             else f"{source}: {place}: no such setting."
         ) from error

@@ -36,6 +36,7 @@ REJECTED_DOCUMENTS = pa.schema([pa.field("doc_id", pa.string()), pa.field("messa
 _BLANK = "title, text, ocr and asr are all blank"
 # A document's key: its file's number, then its row or line.
 _PLACE_BITS = np.uint64(40)
+_MOST_BATCH_BYTES = (2 << 30) - 1
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,7 @@ class Corpus:
                 rejected.append((max(before - 1, 0) // rows, bad.doc_id, str(error)))
             held.append(piece.batch)
             waiting += len(piece.batch)
+            _check_held(held)
             while waiting > rows:  # and not >=: what is rejected next may belong to this batch
                 yield _take(held, rows), _take_rejected(rejected, span)
                 waiting, done, span = waiting - rows, done + rows, span + 1
@@ -322,6 +324,15 @@ def _blank_documents(cells: dict[str, pa.Array], alive: np.ndarray) -> np.ndarra
     return left
 
 
+def _check_held(held: deque[pa.RecordBatch]) -> None:
+    """One batch holds at most 2 GiB of text, which is what its offsets can count."""
+    if sum(batch.nbytes for batch in held) > _MOST_BATCH_BYTES:
+        raise DataError(
+            f"{sum(map(len, held))} consecutive documents hold more than 2 GiB of text",
+            mend="Ask for fewer documents at a time (--shard-documents), or cut their texts",
+        )
+
+
 def _take(held: deque[pa.RecordBatch], rows: int) -> pa.RecordBatch:
     """The first `rows` rows of the batches held, which they leave."""
     parts: list[pa.RecordBatch] = []
@@ -335,12 +346,7 @@ def _take(held: deque[pa.RecordBatch], rows: int) -> pa.RecordBatch:
     parts = [part for part in parts if len(part)] or [pa.RecordBatch.from_pylist([], CORPUS)]
     if len(parts) == 1:
         return parts[0]
-    (whole, *rest) = pa.Table.from_batches(parts, CORPUS).combine_chunks().to_batches()
-    if rest:
-        raise DataError(
-            f"{sum(map(len, parts))} consecutive documents hold more than 2 GiB of text",
-            mend="Ask for fewer documents at a time (--shard-documents), or cut their texts",
-        )
+    (whole,) = pa.Table.from_batches(parts, CORPUS).combine_chunks().to_batches()
     return whole
 
 

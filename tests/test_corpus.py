@@ -279,24 +279,13 @@ def test_fingerprint_is_of_the_content(tmp_path: Path) -> None:
 
 
 def test_more_text_than_a_batch_can_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As combine_chunks does beyond 2 GiB: several batches where one is wanted."""
     monkeypatch.setattr(columnar, "_PIECE_ROWS", 2)
     corpus = open_corpus([write(documents(6), tmp_path / "c.parquet")])
-    uncombined = pa.Table.from_batches
-
-    class Huge:
-        @staticmethod
-        def from_batches(batches: list[pa.RecordBatch], schema: pa.Schema) -> Huge:
-            huge = Huge()
-            huge.table = uncombined(batches, schema)
-            return huge
-
-        def combine_chunks(self) -> pa.Table:
-            return self.table
-
-    monkeypatch.setattr(pa, "Table", Huge)
+    whole = next(corpus.batches(6)).nbytes
+    monkeypatch.setattr("ssra_engine.corpus._MOST_BATCH_BYTES", whole - 1)
     with pytest.raises(DataError, match="more than 2 GiB"):
         list(corpus.batches(6))
+    assert len(list(corpus.batches(3))) == 2
 
 
 @pytest.mark.data

@@ -1,8 +1,10 @@
 """Arrow IPC and Parquet, piece by piece.
 
-Memory: an Arrow stream and a compressed Arrow file cost one record batch of the file, Parquet one
-page per column (one row group from an object store), an Arrow file with huge batches is mapped and
-its pages are handed back as it is read.
+Memory: an Arrow stream and a compressed Arrow file cost one record batch of the file, which is
+refused above `declared.MOST_BATCH_BYTES`. Parquet costs one page per column and, as they are
+stored, the column chunks of one row group, which are mapped where they are large. An Arrow file
+with huge batches is mapped and its pages are handed back as it is read. A long cell that a
+dictionary holds once and many rows name is not written out for all of them.
 """
 
 from __future__ import annotations
@@ -12,8 +14,11 @@ from collections.abc import Collection, Iterator
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ssra_engine.readers.cells import is_text
+from ssra_engine.readers.declared import check_declared
 from ssra_engine.readers.rows import Rows
 from ssra_engine.readers.source import Source
 
@@ -38,17 +43,28 @@ def columnar_schema(source: Source) -> pa.Schema:
 
 def columnar_rows(source: Source, columns: Collection[str] | None) -> Iterator[Rows]:
     """Rows of a few columns, or of all (None)."""
+    schema = columnar_schema(source)
+    kinds = dict(zip(schema.names, schema.types, strict=True))
     place = 0
     for batch in _batches(source, columns):
         batch.validate()
         rows = _rows_within(_PIECE_BYTES, batch.nbytes, batch.num_rows)
+        for column in batch.columns:
+            rows = min(rows, max(1, _PIECE_BYTES // _longest(column)))
         for start in range(0, batch.num_rows, rows):
             piece = batch.slice(start, rows)
+            named = zip(piece.schema.names, piece.columns, strict=True)
             yield Rows(
-                dict(zip(piece.schema.names, piece.columns, strict=True)),
+                {name: _as_stored(column, kinds[name]) for name, column in named},
                 np.arange(place, place + piece.num_rows, dtype=np.int64),
             )
             place += piece.num_rows
+
+
+def _as_stored(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    """A column as its schema says, where it was read with a dictionary that the schema has not."""
+    read_with_dictionary = pa.types.is_dictionary(column.type) and not pa.types.is_dictionary(kind)
+    return column.dictionary_decode() if read_with_dictionary else column
 
 
 def _rows_within(limit: int, size: int, rows: int) -> int:
@@ -56,10 +72,21 @@ def _rows_within(limit: int, size: int, rows: int) -> int:
     return max(1, min(_PIECE_ROWS, limit * rows // max(size, 1)))
 
 
+def _longest(column: pa.Array) -> int:
+    """Bytes of the longest text that the rows of a dictionary-encoded column may repeat, or 1."""
+    if not pa.types.is_dictionary(column.type) or not is_text(column.type):
+        return 1
+    if pa.types.is_null(column.type.value_type) or len(column.dictionary) == 0:
+        return 1
+    return max(1, pc.max(pc.binary_length(column.dictionary)).as_py() or 0)
+
+
 def _batches(source: Source, columns: Collection[str] | None) -> Iterator[pa.RecordBatch]:
     if source.format == "parquet":
         yield from _parquet_batches(source, columns)
         return
+    if source.local:
+        check_declared(source)
     names = columnar_schema(source).names
     wanted = [i for i, name in enumerate(names) if columns is None or name in columns]
     options = pa.ipc.IpcReadOptions(included_fields=wanted, use_threads=False)
@@ -93,21 +120,32 @@ def _mapped_batches(source: Source, wanted: list[int]) -> Iterator[pa.RecordBatc
 
 
 def _parquet_batches(source: Source, columns: Collection[str] | None) -> Iterator[pa.RecordBatch]:
+    schema = columnar_schema(source)
+    wanted = [n for n in schema.names if columns is None or n in columns]
+    texts = [n for n in wanted if pa.types.is_string(schema.field(n).type)]
     with source.filesystem.open_input_file(source.path) as handle:
+        metadata = pq.ParquetFile(handle).metadata
+    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    rows = min(
+        (_rows_within(_PIECE_BYTES, g.total_byte_size, g.num_rows) for g in groups if g.num_rows),
+        default=1,
+    )
+    # Column chunks are read whole, or mapped where they are large. Not through a buffer
+    # (`buffer_size`): pyarrow 26 then never returns from a page that claims to be of 2 GiB.
+    large = source.local and _largest_chunk(groups, wanted) > _PIECE_BYTES
+    opened = pa.memory_map(source.path) if large else source.filesystem.open_input_file(source.path)
+    with opened as handle:
         file = pq.ParquetFile(
             handle,
-            buffer_size=1 << 20,
+            read_dictionary=texts,
             pre_buffer=not source.local,
             page_checksum_verification=True,
         )
-        groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
-        rows = min(
-            (
-                _rows_within(_PIECE_BYTES, g.total_byte_size, g.num_rows)
-                for g in groups
-                if g.num_rows
-            ),
-            default=1,
-        )
-        wanted = [n for n in file.schema_arrow.names if columns is None or n in columns]
         yield from file.iter_batches(batch_size=rows, columns=wanted, use_threads=False)
+
+
+def _largest_chunk(groups: list[pq.RowGroupMetaData], wanted: list[str]) -> int:
+    """Bytes in the file of the largest column chunk among some columns."""
+    chunks = (group.column(i) for group in groups for i in range(group.num_columns))
+    sizes = (c.total_compressed_size for c in chunks if c.path_in_schema.split(".")[0] in wanted)
+    return max(sizes, default=0)

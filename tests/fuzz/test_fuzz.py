@@ -1,0 +1,12 @@
+"""A few seconds of `fuzz.py`, which runs as long as one likes."""
+
+from __future__ import annotations
+
+from fuzz import fuzz
+
+
+def test_damaged_files_are_read_or_refused() -> None:
+    report = fuzz(0, inputs=1200)
+    assert report.findings == []
+    assert report.tried.total() == 1200
+    assert len(report.tried) == 12
