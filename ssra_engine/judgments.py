@@ -21,6 +21,7 @@ from ssra_engine.readers import (
     check_columns,
     checked_cells,
     find_sources,
+    is_text,
     read,
 )
 from ssra_engine.schema import JUDGMENTS, PAIRS
@@ -214,6 +215,9 @@ def _checked(
 ) -> pa.Table:
     """Columns of `names`, grade and split where judged, file and place; every row is good."""
     texts = [*names, "split"] if grades is not None else list(names)
+    column = rows.columns.get("grade", pa.nulls(len(rows), pa.float64()))
+    if grades is not None and is_text(column.type):
+        texts.append("grade")
     cells, faults = checked_cells(source, rows, texts)
     bad = [*rows.bad, *faults.values()]
     for name in names:
@@ -228,8 +232,7 @@ def _checked(
             for index in np.flatnonzero(empty).tolist()
         ]
     if grades is not None:
-        column = rows.columns.get("grade", pa.nulls(len(rows), pa.float64()))
-        cells["grade"], wrong = _grades(column, rows.places, grades)
+        cells["grade"], wrong = _grades(cells.get("grade", column), rows.places, grades)
         bad += wrong
         trimmed = pc.utf8_trim_whitespace(cells["split"])
         cells["split"] = pc.if_else(blank(trimmed), None, trimmed)
@@ -247,7 +250,7 @@ def _grades(
     numbers = column
     if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
         # Text, as in CSV; an empty cell is a null.
-        trimmed = pc.utf8_trim_whitespace(column.cast(pa.string()))
+        trimmed = pc.utf8_trim_whitespace(column)
         whole = pc.fill_null(pc.match_substring_regex(trimmed, _WHOLE_NUMBER), False)
         numbers = pc.if_else(whole, trimmed, None).cast(pa.float64())
         column = pc.if_else(pc.equal(trimmed, ""), None, column)

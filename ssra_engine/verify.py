@@ -84,11 +84,13 @@ def verify_output(folder: str | Path) -> Verdict:
             )
         try:
             manifest = _read_records(folder)
+            verdict.finished = manifest.state == "finished"
+            if not manifest.records and not verdict.finished:
+                return verdict  # a run that was stopped before it had finished anything
             config = _read_config(folder, manifest)
         except (StoreError, ConfigError) as error:
             verdict.report(MANIFEST, str(error))
             return verdict
-        verdict.finished = manifest.state == "finished"
         with tempfile.TemporaryDirectory(prefix="ssra-") as scratch:
             _Check(verdict, config, manifest.records, Path(scratch)).everything()
     finally:

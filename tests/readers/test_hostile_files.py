@@ -15,6 +15,7 @@ from ssra_engine.config import load_config
 from ssra_engine.corpus import open_corpus
 from ssra_engine.errors import ConfigError, DataError
 from ssra_engine.inspection import inspect_input
+from ssra_engine.judgments import read_judgments
 from ssra_engine.readers import columnar, declared
 from ssra_engine.roles import fake_roles
 from ssra_engine.run import run
@@ -191,6 +192,14 @@ def test_a_json_line_with_many_names(tmp_path: Path) -> None:
     row = {"doc_id": "a", "title": "t", **{f"k{n}": n for n in range(20_000)}}
     path.write_text(json.dumps(row) + "\n" + json.dumps({"doc_id": "b", "title": "t"}) + "\n")
     assert open_corpus([path]).check().documents == 2
+
+
+@pytest.mark.parametrize("grade", [b"\xff", b"1\x00", b"\xed\xa0\x80"])
+def test_a_grade_that_is_not_text(tmp_path: Path, grade: bytes) -> None:
+    path = tmp_path / "j.csv"
+    path.write_bytes(b"query,doc_id,grade\nq,a,0\nq,b," + grade + b"\nq,c,1\n")
+    with pytest.raises(DataError, match=r"column 'grade', line 3: (invalid UTF-8|a NUL byte)"):
+        read_judgments([path], (0, 1))
 
 
 def test_pieces_of_repeated_texts_are_small() -> None:
