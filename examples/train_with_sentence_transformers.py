@@ -8,13 +8,16 @@ from sentence_transformers import (
 )
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import set_seed
 
 from ssra_engine import mine_hard_negatives
 from ssra_engine.embedder import GradedMatryoshkaLoss
 from ssra_engine.embedder.batches import distinct_batches
 
 # A tiny model made on the spot; yours is SentenceTransformer("folder").
-things, places = ["tram", "otter", "piano", "garlic"], ["Lyon", "Kyoto", "Quito", "Oslo", "Perth"]
+set_seed(0)  # under torchrun every process must mine the same negatives
+things = ["tram", "otter", "piano", "garlic", *(f"thing{number}" for number in range(20))]
+places = ["Kyoto", "Oslo", "Quito"]
 words = [*things, *places, "a", "film", "about", "in", "[UNK]"]
 tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, "[UNK]"))
 tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -28,9 +31,9 @@ rows = [
     for c, d in pairs
     if a == c
 ]
-# Two hard negatives for each pair, none of which is known to be as good as its positive.
+# A hard negative for each pair, which is not known to be as good as its positive.
 mined = mine_hard_negatives(
-    Dataset.from_list(rows), model, grade_column_name="label", num_negatives=2,
+    Dataset.from_list(rows), model, grade_column_name="label", num_negatives=1,
     output_format="n-tuple", verbose=False,
 )  # fmt: skip
 mined = mined.map(lambda row: {"label": row["grades"][0]}, remove_columns="grades")
@@ -45,5 +48,5 @@ trainer = SentenceTransformerTrainer(
 )  # fmt: skip
 trainer.train()
 print(model.similarity(model.encode("tram Oslo"), model.encode([
-    "a film about tram in Oslo", "a film about tram in Lyon", "a film about piano in Lyon",
+    "a film about tram in Oslo", "a film about tram in Quito", "a film about piano in Kyoto",
 ])))  # fmt: skip
