@@ -79,6 +79,10 @@ def test_each_command_names_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("ssra_engine.build.build", lambda *_, **__: report)
     told = _call(*command.split()[1:]).stdout
     assert f"Next: ssra-engine run --input {tmp_path}/corpus.arrow --engines engines" in told
+    out = tmp_path / "out"
+    inputs = ("--input", tmp_path / "corpus.arrow", "--backend", "fake")
+    told = _call("run", *inputs, "--output", out).stdout
+    assert f"Next: ssra-engine evaluate samples {out}" in told
 
 
 def test_the_settings_are_shown_whole(tmp_path: Path) -> None:

@@ -322,3 +322,4 @@ def _print_result(result: RunResult, inputs: tuple[str, ...], report: Path | Non
             "(reason error)."
         )
     print_note_if_simulated(inputs)
+    click.echo(f"Next: ssra-engine evaluate samples {output}, ssra-engine audit {output}")
