@@ -16,7 +16,7 @@ import torch
 
 from ssra_engine.errors import EngineError
 
-__all__ = ["load_backbone", "save_backbone"]
+__all__ = ["load_backbone", "model_source", "save_backbone"]
 
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
@@ -45,7 +45,7 @@ def load_backbone(
             transformers cannot read it.
     """
     path = Path(path)
-    source = _gguf_source(path) if path.is_file() else _folder_source(path)
+    source = model_source(path)
     if adapter is not None and not (Path(adapter) / "adapter_config.json").is_file():
         raise EngineError(f"{adapter}: no adapter_config.json; not a LoRA adapter folder.")
     if adapter is not None and not (Path(adapter) / "adapter_model.safetensors").is_file():
@@ -60,8 +60,11 @@ def load_backbone(
         try:
             tokenizer = AutoTokenizer.from_pretrained(**options)
             model = AutoModelForCausalLM.from_pretrained(
-                **options, dtype=dtype, use_safetensors=True
+                **options, **_expanded(source), dtype=dtype, use_safetensors=True
             )
+            if getattr(model, "hf_quantizer", None) is not None:
+                # transformers neither trains nor saves what counts as quantised.
+                model.hf_quantizer.remove_quantization_config(model)
             if adapter is not None:
                 model = _merge(model, adapter)
         except Exception as error:  # readers of broken files raise a dozen kinds
@@ -71,10 +74,6 @@ def load_backbone(
             ) from error
     if not getattr(tokenizer, "is_fast", False):
         raise EngineError(f"{path}: needs a fast tokenizer (tokenizer.json).")
-    if getattr(model, "hf_quantizer", None) is not None:
-        # The weights are plain by now, but transformers neither trains nor saves what counts as
-        # quantised.
-        model.hf_quantizer.remove_quantization_config(model)
     model.name_or_path = ""  # peft asks a model hub about models that have a name
     return model.to(dtype).eval(), tokenizer
 
@@ -85,12 +84,31 @@ def save_backbone(model: Any, tokenizer: Any, folder: str | Path) -> None:
     Raises:
         EngineError: the folder cannot be written.
     """
+    model.config.use_cache = True  # training turns it off
     with _no_progress_bars():
         try:
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
         except OSError as error:
             raise EngineError(f"{folder}: the model cannot be written: {error}.") from error
+
+
+def model_source(path: Path) -> dict[str, Any]:
+    """Where transformers' ``from_pretrained`` finds a model folder or a GGUF file.
+
+    Raises:
+        EngineError: there is nothing at `path`, it is not a model, or its weights are pickled only.
+    """
+    return _gguf_source(path) if path.is_file() else _folder_source(path)
+
+
+def _expanded(source: dict[str, Any]) -> dict[str, Any]:
+    """Ask for plain weights of a GGUF file, where transformers may leave them packed."""
+    from transformers.utils import quantization_config
+
+    if "gguf_file" not in source or not hasattr(quantization_config, "GgufConfig"):
+        return {}
+    return {"quantization_config": quantization_config.GgufConfig(dequantize=True)}
 
 
 def _gguf_source(path: Path) -> dict[str, Any]:

@@ -69,8 +69,12 @@ def test_a_gguf_model_can_be_trained_and_saved(
     assert capfd.readouterr().err == ""
     assert model.name_or_path == ""
     validate_quantization_for_training(model)
+    assert {weights.dtype for weights in model.parameters()} == {torch.float32}
+    assert load_backbone(file, torch.bfloat16)[0].dtype == torch.bfloat16
+    assert capfd.readouterr().err == ""
     save_backbone(model, tokenizer, tmp_path / "plain")
     again, same_tokenizer = load_backbone(tmp_path / "plain")
+    assert again.config.use_cache
     assert getattr(again.config, "quantization_config", None) is None
     assert torch.equal(_logits(again), _logits(model))
     assert same_tokenizer("ab")["input_ids"] == tokenizer("ab")["input_ids"]
