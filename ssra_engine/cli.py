@@ -18,8 +18,8 @@ from ssra_engine.commands.abtest import abtest
 from ssra_engine.commands.accept import accept
 from ssra_engine.commands.audit import audit
 from ssra_engine.commands.build import build
-from ssra_engine.commands.compare import compare
 from ssra_engine.commands.candidates import candidates
+from ssra_engine.commands.compare import compare
 from ssra_engine.commands.config import config
 from ssra_engine.commands.doctor import doctor
 from ssra_engine.commands.evaluate import evaluate

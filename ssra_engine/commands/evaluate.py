@@ -89,6 +89,7 @@ def _diversity_table(report: dict[str, Any]) -> Table:
     table = Table(title=f"Diversity, on {report['documents']:,} documents", title_justify="left")
     figures = {
         "duplicate queries": ("duplicate_rate", "{:.2%}"),
+        "near duplicates": ("near_duplicate_rate", "{:.2%}"),
         "distinct-1": ("distinct_1", "{:.3f}"),
         "distinct-2": ("distinct_2", "{:.3f}"),
         "compression": ("compression", "{:.2f}"),

@@ -147,7 +147,8 @@ def _diversity(
         for name, target, rows in sets:
             queries = normalise(rows.column("query").combine_chunks()).to_pylist()
             of_documents = [known.words[doc_id] for doc_id in rows.column("doc_id").to_pylist()]
-            figures = diversity(queries, of_documents)
+            similarity = outputs.config.filter.similarity
+            figures = diversity(queries, of_documents, similarity=similarity)
             report.append({"part": part.name, "set": name, "target": target, **figures})
     return report
 

@@ -108,6 +108,14 @@ def test_methods_share_what_they_can_and_nothing_is_made_twice(
             assert more["methods"][name][part] == first["methods"][name][part]
     monkeypatch.setattr(pipeline, "embed", None)
     again = compare_methods(_settings(world, ["judgments", "vanilla", "ssra"]), output)
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        yaml.safe_dump(_settings(world, ["judgments", "vanilla", "ssra"]).model_dump(mode="json"))
+    )
+    told = CliRunner().invoke(main, ["compare", "--config", str(path), "--output", str(output)])
+    assert told.exit_code == 0, told.output
+    for part in ("judgments only", "vanilla SFT", "SSRA minus it", "ap_mean", "p=", "simulation"):
+        assert part in told.stdout
     assert (
         again == json.loads((output / "report.json").read_text()) == json.loads(json.dumps(first))
     )

@@ -191,6 +191,7 @@ def test_diversity_by_hand() -> None:
     assert figures == {
         "samples": 3,
         "duplicate_rate": pytest.approx(1 / 3),
+        "near_duplicate_rate": pytest.approx(1 / 3),
         "distinct_1": pytest.approx(3 / 7),
         "distinct_2": pytest.approx(2 / 4),
         "compression": pytest.approx(13 / len(zlib.compress(b"a b c\na b c\na", 9))),
@@ -199,6 +200,15 @@ def test_diversity_by_hand() -> None:
         "overlap": pytest.approx((2 / 3 + 1 / 3 + 0) / 3),
     }
     assert set(diversity([]).values()) == {0, None}
+
+
+def test_near_duplicates_are_counted_beside_duplicates() -> None:
+    wash = "how to wash a red panda in a tub"
+    queries = [wash, f"{wash}s", "rain on a tin roof"]
+    figures = diversity(queries)
+    assert figures["duplicate_rate"] == 0
+    assert figures["near_duplicate_rate"] == pytest.approx(1 / 3)
+    assert diversity(queries, similarity=1.0)["near_duplicate_rate"] == 0
 
 
 def test_what_repeats_itself_compresses() -> None:
