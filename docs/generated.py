@@ -36,7 +36,7 @@ class Settings(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """The sections."""
-        return list(_sections(Config, "", "The whole"))
+        return list(_sections(Config, "", "At the top"))
 
 
 def _walk(
@@ -70,12 +70,10 @@ def _sections(model: type[BaseModel], prefix: str, title: str) -> Iterator[nodes
 
 def _setting(name: str, default: Any, description: str | None) -> nodes.Node:
     term = nodes.term("", "", nodes.literal(text=name))
-    text = (
-        f"Default {default!r}." if description is None else f"{description}. Default {default!r}."
-    )
-    return nodes.definition_list_item(
-        "", term, nodes.definition("", nodes.paragraph(text=text[0].upper() + text[1:]))
-    )
+    said = "" if description is None else f"{description[0].upper()}{description[1:]}. "
+    value = nodes.literal(text="null" if default is None else str(default))
+    told = nodes.paragraph("", "", nodes.Text(f"{said}Default "), value, nodes.Text("."))
+    return nodes.definition_list_item("", term, nodes.definition("", told))
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
