@@ -13,8 +13,8 @@ __all__ = ["abtest"]
 
 _NAMES = {
     "ctr": "CTR",
-    "strong_relevance_ratio": "strong relevance ratio",
-    "user_penetration_rate": "user penetration rate",
+    "strong_relevance_ratio": "strong relevance",
+    "user_penetration_rate": "user penetration",
 }
 
 
@@ -89,10 +89,10 @@ def _print_report(report: dict[str, Any]) -> None:
         click.echo(f"sample ratio as planned (p = {mismatch['p']:.2f})")
     percent = f"{report['confidence']:.0%}"
     table = Table(title="Treatment against control, in percent", title_justify="left")
-    for name in ("metric", "control", "treatment"):
-        table.add_column(name, justify="left" if name == "metric" else "right")
-    for name in (f"difference [{percent}]", f"lift [{percent}]", "p", "smallest lift"):
-        table.add_column(name, justify="right")
+    table.add_column("metric", no_wrap=True)
+    for name in ("control", "treatment", f"difference [{percent}]", f"lift [{percent}]", "p"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("smallest\nlift", justify="right")
     for key, effect in report["metrics"].items():
         cells = ["-"] * 6 if effect is None else _cells(effect)
         table.add_row(_NAMES[key], *cells)
@@ -104,7 +104,7 @@ def _print_report(report: dict[str, Any]) -> None:
 
 def _cells(effect: dict[str, float | None]) -> list[str]:
     def between(low: str, high: str) -> str:
-        return f"[{_percent(effect[low], '+.3f')}, {_percent(effect[high], '+.3f')}]"
+        return f"[{_percent(effect[low], '+.3f')} {_percent(effect[high], '+.3f')}]"
 
     return [
         _percent(effect["control"], ".3f"),

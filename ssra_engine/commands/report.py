@@ -27,7 +27,7 @@ __all__ = ["report"]
     "--embedder",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="A report of `evaluate model --output`; repeats.",
+    help="A report of `evaluate model --output` or of `compare`; repeats.",
 )
 @click.option(
     "--documents",

@@ -51,7 +51,7 @@ def collect(
         corpus: its documents; by default the files that it recorded, and where these cannot be
             read the report goes without diversity and without the documents of its samples.
         engines: what made it; by default ``engines``, if that is what made it.
-        embedder: reports of `evaluate model`.
+        embedder: reports of `evaluate model` or `compare`.
         documents: diversity looks at the queries of about this many.
         samples: shown per target grade of the kept ones; of the rejected ones a quarter per reason.
         seed: of the samples shown.

@@ -12,8 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from ssra_engine.comparing.tables import compare_figures
 from ssra_engine.config import load_config
 from ssra_engine.errors import DataError, EngineError, StoreError
+from ssra_engine.evaluation.lists import judged_pairs
+from ssra_engine.evaluation.measuring import Settings, measure
 from ssra_engine.evaluation.outputs import SAMPLES
 from ssra_engine.report.collect import collect
 from ssra_engine.report.drawing import nice_ticks
@@ -185,25 +188,53 @@ def _evaluation(model: str, pairs: int = 9, **more: Any) -> dict[str, Any]:
     figure = {"value": 0.5, "low": 0.4, "high": 0.6, "queries": 3}
     row = {"model": model, "dim": 8, "precision": "float32"}
     row |= {"per_query": {"ndcg_linear@10": figure}, "pooled": {"ap_mean": figure}}
-    facts = {"split": "dev", "queries": 3, "documents": 5, "pairs": pairs, "settings": {"seed": 0}}
+    settings = {"mode": "judged", "confidence": 0.9}
+    facts = {"split": "dev", "queries": 3, "documents": 5, "pairs": pairs, "settings": settings}
     return {**facts, "results": [row], "comparisons": [], **more}
 
 
 def test_models_measured_on_the_same_judgments_stand_together(tmp_path: Path) -> None:
     for name, report in {
         "a": _evaluation("a"),
-        "b": _evaluation("b", comparisons=_evaluation("b")["results"]),
+        "b": _evaluation("b", comparisons=[_evaluation("b")["results"][0] | {"against": "a"}]),
         "other": _evaluation("c", pairs=10),
     }.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "report.json").write_text(json.dumps(report))
     groups = read_evaluations([tmp_path / name for name in ("a", "b", "a", "other")])
     assert [[row["model"] for row in group["results"]] for group in groups] == [["a", "b"], ["c"]]
-    assert len(groups[0]["comparisons"]) == 1
+    assert groups[0]["results"][0]["variant"] == "dim 8, float32"
+    assert [row["against"] for row in groups[0]["comparisons"]] == ["a"]
     (tmp_path / "no.json").write_text('{"results": []}')
     for path in (tmp_path / "no.json", tmp_path / "gone.json"):
         with pytest.raises(DataError, match="evaluate model"):
             read_evaluations([path])
+
+
+def test_methods_of_a_comparison_stand_together(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    query, document = np.repeat(np.arange(6), 12), np.tile(np.arange(12), 6)
+    grade = generator.integers(0, 4, 72)
+    pairs = judged_pairs(query, document, grade, pa.array([f"d{n}" for n in range(12)]), 0)
+    settings = Settings(precisions=("float32",), resamples=20)
+    vectors = generator.normal(size=(2, 18, 4)).astype(np.float32)
+    found = [measure(pairs, one[:6], one[6:], settings) for one in vectors]
+    compared = compare_figures({"ssra": found[:1], "plain": found[1:]}, pairs, settings)
+    report = {
+        "settings": {"seeds": [0]},
+        "split": "dev",
+        "queries": 6,
+        "pairs": 72,
+        "reference": "ssra",
+        "methods": {name: {"title": f"the {name}", **one} for name, one in compared.items()},
+    }
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    (group,) = read_evaluations([tmp_path])
+    assert [row["model"] for row in group["results"]] == ["the ssra", "the plain"]
+    assert group["results"][0]["per_query"] == compared["ssra"]["ranking"]
+    (difference,) = group["comparisons"]
+    assert (difference["model"], difference["against"]) == ("the ssra", "the plain")
+    assert difference["pooled"] == compared["plain"]["pooled_difference"]
 
 
 @pytest.mark.parametrize("most", [0.001, 0.7, 1.0, 3.0, 9.99, 10.0, 512.0, 123456.0])

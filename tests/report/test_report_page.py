@@ -81,10 +81,10 @@ def _card() -> dict[str, Any]:
 def _evaluation(model: str) -> dict[str, Any]:
     figure = {"value": 0.5, "low": 0.4, "high": 0.6, "queries": 3, "p": 0.02}
     nothing = {"value": None, "low": None, "high": None, "queries": 0}
-    row = {"model": model, "dim": 8, "precision": "float32", "against": "base"}
+    row = {"model": model, "variant": model, "against": model}
     row |= {"per_query": {"ndcg_linear@10": figure, "mrr": nothing}, "pooled": {"ap_mean": figure}}
-    settings = {"mode": "judged", "confidence": 0.95}
-    facts = {"split": "dev", "queries": 3, "documents": 5, "pairs": 9, "settings": settings}
+    facts = {"split": "dev", "queries": 3, "documents": 5, "pairs": 9}
+    facts |= {"mode": "judged", "confidence": 0.95}
     return {**facts, "results": [row], "comparisons": [row]}
 
 
