@@ -4,8 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("starlette")
 from audited_run import open_book, pairs_of
 
 from ssra_engine.auditing.book import Book
