@@ -39,27 +39,30 @@ class Disk:
     folder is as before, unless its folder was synced since.
 
     Args:
+        root: what is on the disk.
+        attic: an existing folder that keeps what was removed.
         alive_for: steps before the cut; None for never.
         seed: of the dice.
-        attic: an existing folder that keeps what was removed.
     """
 
-    def __init__(self, alive_for: int | None, seed: int, attic: Path) -> None:
+    def __init__(self, root: Path, attic: Path, alive_for: int | None, seed: int) -> None:
         self.count = 0
+        self._root = root
         self._left = alive_for
         self._dice = random.Random(seed)
         self._attic = attic
         self._changes: list[_Change] = []
-        self._synced: dict[int, int] = {}
+        statuses = [path.stat() for path in root.rglob("*")]
+        self._synced = {status.st_ino: status.st_size for status in statuses}
         self._fsync, self._replace, self._remove = os.fsync, os.replace, durable.remove
-        self._mkdir, self._unlink, self._rename = Path.mkdir, Path.unlink, Path.rename
+        self._mkdir, self._rename = Path.mkdir, Path.rename
 
     def fsync(self, descriptor: int) -> None:
         """Keep a file's content, or the names in a folder."""
         path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
         status = os.fstat(descriptor)
         if stat.S_ISREG(status.st_mode):
-            self._step(torn=path)
+            self._step()
             self._synced[status.st_ino] = status.st_size
         else:
             self._step()
@@ -109,14 +112,15 @@ class Disk:
         shutil.copytree(path, kept) if path.is_dir() else shutil.copy(path, kept)
         return kept
 
-    def _step(self, torn: Path | None = None) -> None:
+    def _step(self) -> None:
         if self._left is None or self.count < self._left:
             self.count += 1
             return
-        if torn is not None and torn.exists():
-            size = torn.stat().st_size
-            kept = self._synced.get(torn.stat().st_ino, 0)
-            os.truncate(torn, self._dice.randint(min(kept, size), size))
+        for path in sorted(self._root.rglob("*")):
+            status = path.stat()
+            kept = self._synced.get(status.st_ino, 0)
+            if path.is_file() and status.st_size > kept:
+                os.truncate(path, self._dice.randint(kept, status.st_size))
         for change in reversed(self._changes):
             if self._dice.random() < 0.5:
                 change.undo()
@@ -126,10 +130,10 @@ class Disk:
 
 
 @contextmanager
-def disk(attic: Path, alive_for: int | None = None, seed: int = 0) -> Iterator[Disk]:
+def disk(root: Path, attic: Path, alive_for: int | None = None, seed: int = 0) -> Iterator[Disk]:
     """Everything that this process writes goes to a `Disk` meanwhile."""
     attic.mkdir()
-    one = Disk(alive_for, seed, attic)
+    one = Disk(root, attic, alive_for, seed)
 
     def mkdir(path: Path, *arguments: Any, **options: Any) -> None:
         one.mkdir(path, *arguments, **options)

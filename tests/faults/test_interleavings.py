@@ -90,7 +90,7 @@ def test_rows_are_there_once(lives: list[tuple[int, int, list[int], set[int]]]) 
         patch.setattr(sections, "_PART_ROWS", 4)
         folder, attic = Path(base) / "above" / "out", Path(base) / "attic"
         for moment, seed, order, lost in lives:
-            with disk(attic, moment, seed):
+            with disk(folder, attic, moment, seed):
                 try:
                     with open_store(folder, {"inputs": "a"}, "") as store:
                         _live(store, order)
@@ -98,7 +98,7 @@ def test_rows_are_there_once(lives: list[tuple[int, int, list[int], set[int]]]) 
                     pass
             for shard in lost:
                 (folder / f"shards/final/{shard:06}.arrow").unlink(missing_ok=True)
-        with disk(attic), open_store(folder, {"inputs": "a"}, "") as store:
+        with disk(folder, attic), open_store(folder, {"inputs": "a"}, "") as store:
             _live(store, list(range(_SHARDS)))
             assert store.summary() == {"documents": _SHARDS}
             for record in store.records:

@@ -31,7 +31,7 @@ class _Small:
 
     def life(self, alive_for: int | None = None, seed: int = 0) -> int:
         """Run until the end or the cut, which is raised; the steps taken."""
-        with disk(self.folder / "attic", alive_for, seed) as one:
+        with disk(self.out, self.folder / "attic", alive_for, seed) as one:
             run_here(self.folder, _DOCUMENTS, _SHARD)
         return one.count
 
