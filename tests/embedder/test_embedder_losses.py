@@ -166,7 +166,9 @@ def _one_of_two(rank: int, port: int, folder: str, cached: bool) -> None:
     value = loss([{"input_ids": column["input_ids"][rows]} for column in features], grades[rows])
     value.backward()
     torch.save((value.detach(), model.weight.grad, loss.scale.grad), Path(folder) / f"{rank}.pt")
-    torch.distributed.destroy_process_group()
+    torch.distributed.barrier()
+    # Torch's own end of a process group can wait for ever, for a thread that waits for Python.
+    os._exit(0)
 
 
 def _loss(model: nn.Module, cached: bool) -> GradedMatryoshkaLoss:
