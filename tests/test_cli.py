@@ -220,6 +220,7 @@ def test_mistakes_on_the_command_line(world: Path, tmp_path: Path) -> None:
     assert "not a list of grades" in _mistake(*corpus, "--grades", "high")
     assert "--per-grade" in _mistake(*corpus, "--per-grade", "0")
     assert "no backend 'abacus'" in _mistake(*corpus, "--backend", "abacus")
+    assert "--trt-python" in _mistake(*corpus, "--backend", "tensorrt-llm")
     assert "[0, 1, 2, 3]" in _mistake(*corpus, "--backend", "fake", "--grades", "7")
     assert "not an engines folder" in _mistake(*corpus, "--engines", tmp_path / "none")
     assert "not the output of a run" in _mistake("evaluate", "samples", world)

@@ -185,7 +185,7 @@ def _prepare(
 ) -> tuple[Config, Roles]:
     """The effective configuration, whose grades are those of the engines, and the models."""
     from ssra_engine.config import load_config
-    from ssra_engine.engines import BACKENDS
+    from ssra_engine.engines import BACKENDS, check_backend
     from ssra_engine.errors import ConfigError
 
     # The longest scale admits any target, until the scale of the engines is known.
@@ -194,6 +194,8 @@ def _prepare(
     if backend not in ("auto", *BACKENDS):
         known = ", ".join(("auto", *BACKENDS))
         raise ConfigError(f"engine.backend: no backend '{backend}'. Choose one of {known}.")
+    if backend != "auto":
+        check_backend(backend, asked.engine.python)
     if backend == "fake" and engines is None:
         from ssra_engine.roles import fake_roles
 
