@@ -67,4 +67,4 @@ def served(book: Book) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}/{TOKEN}/"
     finally:
         server.should_exit = True
-        thread.join(10)
+        thread.join(60)

@@ -38,6 +38,7 @@ def page(browser: Any, book: Book) -> Iterator[Any]:
 def _open(browser: Any, url: str, viewport: dict[str, int], scheme: str = "light") -> Iterator[Any]:
     """A page on which any error of its own, or a request elsewhere, fails the test."""
     context = browser.new_context(viewport=viewport, color_scheme=scheme)
+    context.set_default_timeout(120_000)
     page = context.new_page()
     faults: list[str] = []
     page.on("pageerror", lambda error: faults.append(str(error)))

@@ -27,7 +27,7 @@ class _Client:
         headers: Mapping[str, str] | None = None,
         method: str | None = None,
     ) -> tuple[HTTPResponse, bytes]:
-        connection = HTTPConnection(self.host, timeout=10)
+        connection = HTTPConnection(self.host, timeout=120)
         data = None if body is None else body if isinstance(body, bytes) else json.dumps(body)
         sent = {} if data is None else {"Content-Type": "application/json"}
         verb = method or ("GET" if data is None else "POST")

@@ -72,12 +72,12 @@ def test_killed_interrupted_and_accepted(out: Path, tmp_path: Path) -> None:
     with _page(out, folder) as (process, url):
         _answer(url, 5)
         process.send_signal(signal.SIGKILL)
-        assert process.wait(20) == -signal.SIGKILL
+        assert process.wait(120) == -signal.SIGKILL
     with _page(out, folder) as (process, url):
         assert _ask(url, "state?annotator=Anna")["labelled"] == 5
         _answer(url, 7)
         process.send_signal(signal.SIGINT)
-        told, _ = process.communicate(timeout=20)
+        told, _ = process.communicate(timeout=120)
     assert process.returncode == 0, told
     assert f"{folder}: 12 of 12 pairs have a label." in told
     assert "ssra-engine accept" in told
