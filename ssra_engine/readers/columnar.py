@@ -131,7 +131,7 @@ def _parquet_batches(source: Source, columns: Collection[str] | None) -> Iterato
         default=1,
     )
     # Column chunks are read whole, or mapped where they are large. Not through a buffer
-    # (`buffer_size`): pyarrow 26 then never returns from a page that claims to be of 2 GiB.
+    # (`buffer_size`): pyarrow 26 then spins for tens of seconds over a page that claims 2 GiB.
     large = source.local and _largest_chunk(groups, wanted) > _PIECE_BYTES
     opened = pa.memory_map(source.path) if large else source.filesystem.open_input_file(source.path)
     with opened as handle:

@@ -37,7 +37,9 @@ from targets import Target, make_targets
 __all__ = ["Finding", "Report", "fuzz"]
 
 _MOST_MEMORY = 768 << 20
+#: Of the processor: the machine may be busy.
 _MOST_SECONDS = 20
+_STUCK_SECONDS = 200
 #: Beyond this an allocation fails: the machine is not only ours.
 _ADDRESS_SPACE = 16 << 30
 #: Inputs between two words of the child.
@@ -74,6 +76,12 @@ def fuzz(seed: int, *, inputs: int | None = None, seconds: float = 1e9) -> Repor
         child.close()
         try:
             while True:
+                last = at.value
+                while not parent.poll(_STUCK_SECONDS):
+                    if at.value == last:
+                        process.kill()  # compiled code hears no signal
+                        break
+                    last = at.value
                 tried, findings = parent.recv()
                 report.tried.update(tried)
                 report.findings += findings
@@ -90,7 +98,7 @@ def _work(
     results: Connection, at: Any, seed: int, first: int, inputs: int | None, deadline: float
 ) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_SPACE, _ADDRESS_SPACE))
-    signal.signal(signal.SIGALRM, _too_long)
+    signal.signal(signal.SIGPROF, _too_long)
     with tempfile.TemporaryDirectory() as base:
         folder = Path(base)
         targets = make_targets(folder)
@@ -125,14 +133,14 @@ def _try(target: Target, path: Path) -> str | None:
     """What is wrong with how the target took it, or None."""
     Path("/proc/self/clear_refs").write_text("5")
     before = _memory("VmRSS")
-    signal.alarm(_MOST_SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, _MOST_SECONDS)
     try:
         target.read(path)
     except Exception as error:
         frames = [f"{f.name}:{f.lineno}" for f in traceback.extract_tb(error.__traceback__)[-4:]]
         return f"{type(error).__name__}: {error} in {' '.join(frames)}"[:600]
     finally:
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
     grown = _memory("VmHWM") - before
     return f"{grown >> 20} MiB of memory" if grown > _MOST_MEMORY else None
 
