@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ssra_engine import __version__
+from ssra_engine.content import content_key
 from ssra_engine.corpus import Corpus, open_corpus
 from ssra_engine.durable import put_file
 from ssra_engine.embedder.tables import read_synthetic
-from ssra_engine.engine_folder import content_key
 from ssra_engine.errors import ConfigError, DataError, StoreError
 from ssra_engine.evaluation.embedding import load_model
 from ssra_engine.evaluation.outputs import open_outputs
@@ -136,6 +136,24 @@ def mine_to_file(
         return MineReport(there[0]["figures"], did_nothing=True)
     documents = opened.table()
     pairs = _read_pairs(task, documents["doc_id"])
+    mined, asked = _mine(task, pairs, documents, roles, steps)
+    figures = _figures(mined, pairs, documents)
+    relevant = RELEVANT.empty_table() if asked is None else _relevant(asked, pairs, task)
+    if asked is not None:
+        figures["graded"] = len(asked)
+        figures["relevant"] = _counts(relevant["grade"])
+    metadata = {METADATA: json.dumps({"made_of": made_of, "figures": figures}).encode()}
+    # The negatives last: where they are, all is.
+    if task.relevant is not None:
+        _write(task.relevant, relevant.replace_schema_metadata(metadata))
+    _write(task.output, mined.replace_schema_metadata(metadata))
+    return MineReport(figures, did_nothing=False)
+
+
+def _mine(
+    task: MineTask, pairs: pa.Table, documents: pa.Table, roles: Roles | None, steps: Progress
+) -> tuple[pa.Table, pa.Table | None]:
+    """`schema.NEGATIVES`, and `schema.ANNOTATED` of the pairs that the score model graded."""
     how = Embedding(
         batch_size=task.batch_size,
         query_prompt=task.query_prompt,
@@ -143,23 +161,13 @@ def mine_to_file(
         cache_folder=None if task.cache is None else str(task.cache),
     )
     model = SlicedModel(load_model(task.model), steps)
-    scorer = None if roles is None else ScoreModel(roles, documents, steps)
-    with nullcontext() if scorer is None else closing(scorer):
+    if roles is None:
+        return mine_negatives(pairs, documents, model, task.settings, how, seed=task.seed), None
+    with closing(ScoreModel(roles, documents, steps)) as scorer:
         mined = mine_negatives(
             pairs, documents, model, task.settings, how, grader=scorer, seed=task.seed
         )
-    asked = None if scorer is None else _relevant(scorer.asked, pairs, task)
-    figures = _figures(mined, pairs, documents)
-    if scorer is not None and asked is not None:
-        figures["graded"] = len(scorer.asked)
-        figures["relevant"] = _counts(asked["grade"])
-    metadata = {METADATA: json.dumps({"made_of": made_of, "figures": figures}).encode()}
-    # The negatives last: where they are, all is.
-    if task.relevant is not None:
-        assert asked is not None
-        _write(task.relevant, asked.replace_schema_metadata(metadata))
-    _write(task.output, mined.replace_schema_metadata(metadata))
-    return MineReport(figures, did_nothing=False)
+        return mined, scorer.asked
 
 
 def _check_outputs(task: MineTask, roles: Roles | None) -> list[Path]:
