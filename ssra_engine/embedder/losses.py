@@ -43,8 +43,8 @@ class GradedMatryoshkaLoss(nn.Module):
         cosent_temperature: of that term.
         gather_across_devices: False keeps to the batch of each process.
         backend: of `graded_infonce`.
-        queue: of documents that hard negatives are mined from while gradients are computed; its
-            state belongs into a checkpoint.
+        queue: of documents that hard negatives are mined from while gradients are computed;
+            `checkpoints.KeepLoss` and `restore_loss` take it along.
 
     Raises:
         ValueError: a temperature that is not above 0, a negative weight, a queue without
