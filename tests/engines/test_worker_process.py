@@ -26,7 +26,7 @@ CLUMSY = """
 import os, signal, subprocess, sys, time
 from pathlib import Path
 
-DIE, EXIT, HANG, NONSENSE, BROKEN, SHORT, RAISE, CHATTER = range(1, 9)
+DIE, EXIT, HANG, NONSENSE, BROKEN, SHORT, FEW, RAISE, CHATTER = range(1, 10)
 
 def open_model(options):
     if options.get("exit"):
@@ -70,13 +70,18 @@ class Model:
             (self.folder / "child").write_text(str(child.pid))
             time.sleep(600)
         if act == NONSENSE:
-            os.write(pipe, b"Loading weights: 100%")
+            os.write(pipe, b"Loading 5%".ljust(16, bytes(1)))
         if act == BROKEN:
             import serve
             os.write(pipe, serve.HEADER.pack(serve.MAGIC, 64) + bytes(range(64)))
         if act == SHORT:
             import serve
             os.write(pipe, serve.pack({"ok": True}))
+        if act == FEW:
+            import pyarrow as pa
+            import serve
+            row = pa.RecordBatch.from_pylist([{"logits": [1, 2]}], serve.scores_schema(2))
+            os.write(pipe, serve.pack({"ok": True}, row))
         if act == RAISE:
             raise MemoryError("out of GPU memory")
         if act == CHATTER:
@@ -90,7 +95,7 @@ def is_pipe(fd):
     except OSError:
         return False
 """
-DIE, EXIT, HANG, NONSENSE, BROKEN, SHORT, RAISE, CHATTER = range(1, 9)
+DIE, EXIT, HANG, NONSENSE, BROKEN, SHORT, FEW, RAISE, CHATTER = range(1, 10)
 SCHEMA = serve.scores_schema(2)
 ASKED = {"call": "score", "label_ids": [10, 20]}
 
@@ -173,7 +178,7 @@ def test_messages_larger_than_a_pipe(open_worker: Open) -> None:
     assert answer.column("logits")[rows - 1].as_py() == [10.0 + rows - 1, 20.0 + rows - 1]
 
 
-@pytest.mark.parametrize("act", [DIE, NONSENSE, SHORT])
+@pytest.mark.parametrize("act", [DIE, BROKEN, FEW])
 def test_a_failed_worker_is_replaced(open_worker: Open, act: int) -> None:
     worker = open_worker()
     first = worker.pid
@@ -214,7 +219,7 @@ def test_a_worker_killed_between_questions_is_replaced(open_worker: Open) -> Non
     [
         (DIE, r"failed 2 times on the same batch: it was ended by signal 9 \(SIGKILL\).*last word"),
         (EXIT, "it ended with exit code 5"),
-        (BROKEN, "it wrote something that is no message"),
+        (NONSENSE, "it wrote something that is no message"),
         (SHORT, "it answered something else than was asked"),
     ],
 )
