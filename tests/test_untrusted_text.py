@@ -41,9 +41,7 @@ def test_every_field_is_one_line_under_its_own_label(
     (prefix,) = template.documents(_documents(order, column)).to_pylist()
     lines = prefix.removeprefix(template.opening).split("\n")
     labels = [
-        template.field_labels[name]
-        for name in DOCUMENT_TEXT_COLUMNS
-        if name in (column, "title")
+        template.field_labels[name] for name in DOCUMENT_TEXT_COLUMNS if name in (column, "title")
     ]
     assert len(prefix.splitlines()) - template.opening.count("\n") == len(labels)
     assert lines.pop() == ""
