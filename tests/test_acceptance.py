@@ -31,7 +31,8 @@ _RIGHT = 0.6
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("accepted")
     write(simulate(300, 4), folder)
-    config = load_config(overrides={"refine.rounds": 0, "synthesize.per_grade": 2})
+    settings = {"refine.rounds": 0, "synthesize.per_grade": 2, "synthesize.attempts": 1}
+    config = load_config(overrides=settings)
     run(config, [folder / "corpus.arrow"], fake_roles(config.grades), folder / "out")
     return folder / "out"
 

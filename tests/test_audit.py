@@ -230,7 +230,7 @@ def test_the_oracle_labels(out: Path, tmp_path: Path) -> None:
 def test_no_oracle_without_a_simulation(tmp_path: Path) -> None:
     rows = [{"doc_id": f"d{n}", "title": f"title {n}"} for n in range(5)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "corpus.parquet")
-    config = load_config(overrides={"refine.rounds": 0})
+    config = load_config(overrides={"refine.rounds": 0, "synthesize.attempts": 1})
     inputs = [str(tmp_path / "corpus.parquet")]
     run(config, inputs, fake_roles(config.grades), tmp_path / "out")
     with pytest.raises(ConfigError, match="the oracle grades simulated documents only"):
