@@ -75,7 +75,7 @@ def _peak_mb() -> float:
 def _measure(corpus: Path, folder: Path) -> dict[str, Any]:
     """Run and copy in this process, pinned to one core."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    config = load_config(overrides={"refine.rounds": 0})
+    config = load_config(overrides={"refine.rounds": 0, "synthesize.attempts": 1})
     started, busy = time.perf_counter(), time.process_time()
     result = run(config, [corpus], fake_roles(config.grades), folder / "out")
     seconds, busy = time.perf_counter() - started, time.process_time() - busy
@@ -147,7 +147,7 @@ def test_streaming(
 
 def test_again_the_same_rows(tmp_path: Path) -> None:
     _write_corpus(tmp_path / "corpus.arrow", 5000)
-    config = load_config(overrides={"refine.rounds": 0})
+    config = load_config(overrides={"refine.rounds": 0, "synthesize.attempts": 1})
     for name in ("one", "other"):
         run(config, [tmp_path / "corpus.arrow"], fake_roles(config.grades), tmp_path / name)
     for one, other in zip(_parts(tmp_path / "one"), _parts(tmp_path / "other"), strict=True):

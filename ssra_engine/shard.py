@@ -317,7 +317,10 @@ def _judge(samples: _Samples, documents: _Documents, job: Job, tick: Callable[[i
     codes[repeats(mix(samples.key, samples.document), codes == KEPT)] = reason_code("duplicate")
     settings = job.config.filter
     if settings.near_duplicates != "none":
-        near = near_repeats(samples.form, samples.document, codes == KEPT, settings.similarity)
+        # Documents without a fresh sample were compared when they had one.
+        changed = np.bincount(samples.document[unscored], minlength=len(documents.keys)) > 0
+        alive = (codes == KEPT) & changed[samples.document]
+        near = near_repeats(samples.form, samples.document, alive, settings.similarity)
         codes[near] = reason_code("near_duplicate")
     _compare(samples, np.flatnonzero(codes == KEPT), documents, job)
 
