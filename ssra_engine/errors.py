@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["ConfigError", "DataError", "EngineError", "SsraError", "StoreError"]
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "EngineError",
+    "EngineGoneError",
+    "SsraError",
+    "StoreError",
+]
 
 
 class SsraError(Exception):
@@ -53,6 +60,10 @@ class DataError(SsraError):
 
 class EngineError(SsraError):
     """An inference engine cannot be loaded or cannot do what was asked."""
+
+
+class EngineGoneError(EngineError):
+    """No engine is left to ask: no document is at fault."""
 
 
 class StoreError(SsraError):

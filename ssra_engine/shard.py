@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from ssra_engine.budget import Budget
 from ssra_engine.config import Config
 from ssra_engine.engines.engine import Engine, Sampling
-from ssra_engine.errors import EngineError
+from ssra_engine.errors import EngineError, EngineGoneError
 from ssra_engine.keys import hash_strings, mix, normalise
 from ssra_engine.prompts import COMPARATOR_TEMPLATE, STOP, collapse_whitespace
 from ssra_engine.reasons import KEPT, decode_reasons, reason_code
@@ -99,7 +99,8 @@ def synthesize_shard(
         rows of `schema.STAGED`.
 
     Raises:
-        EngineError: the first `_HOPELESS_DOCUMENTS` documents all fail, each on its own.
+        EngineError: the first `_HOPELESS_DOCUMENTS` documents all fail, each on its own, or no
+            engine is left.
     """
     pending = [(0, len(documents))]
     tables: list[pa.Table] = []
@@ -190,6 +191,8 @@ class _EngineCallError(Exception):
 def _engine_call() -> Iterator[None]:
     try:
         yield
+    except EngineGoneError:
+        raise
     except Exception as error:
         raise _EngineCallError(f"{type(error).__name__}: {error}") from error
 
@@ -316,13 +319,13 @@ def _judge(samples: _Samples, documents: _Documents, job: Job, tick: Callable[[i
     _score(samples, np.flatnonzero(unscored & (codes == KEPT)), documents, job, tick)
     codes[repeats(mix(samples.key, samples.document), codes == KEPT)] = reason_code("duplicate")
     settings = job.config.filter
+    # Documents without a fresh sample were compared when they had one.
+    changed = np.bincount(samples.document[unscored], minlength=len(documents.keys)) > 0
+    alive = (codes == KEPT) & changed[samples.document]
     if settings.near_duplicates != "none":
-        # Documents without a fresh sample were compared when they had one.
-        changed = np.bincount(samples.document[unscored], minlength=len(documents.keys)) > 0
-        alive = (codes == KEPT) & changed[samples.document]
         near = near_repeats(samples.form, samples.document, alive, settings.similarity)
         codes[near] = reason_code("near_duplicate")
-    _compare(samples, np.flatnonzero(codes == KEPT), documents, job)
+    _compare(samples, np.flatnonzero(alive & (codes == KEPT)), documents, job)
 
 
 def _score(

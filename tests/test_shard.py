@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ssra_engine.config import load_config
 from ssra_engine.engines.engine import Engine, Sampling, scored_schema
 from ssra_engine.engines.fake import MARK, FakeEngine
-from ssra_engine.errors import EngineError
+from ssra_engine.errors import EngineError, EngineGoneError
 from ssra_engine.keys import normalise
 from ssra_engine.roles import fake_roles
 from ssra_engine.schema import REASONS, STAGED
@@ -287,6 +287,15 @@ def test_interruptions_are_not_failures_of_documents() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         synthesize_shard(make_documents(3), _job(query=Interrupted()))
+
+
+def test_where_no_engine_is_left_no_document_is_at_fault() -> None:
+    class Gone(FakeEngine):
+        def score_batches(self, batches: Any, labels: Any) -> Any:
+            raise EngineGoneError("nobody answers")
+
+    with pytest.raises(EngineGoneError):
+        synthesize_shard(make_documents(3), _job(score=Gone()))
 
 
 def test_a_score_that_is_not_a_number_rejects_the_sample_only() -> None:

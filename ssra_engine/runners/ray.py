@@ -12,11 +12,13 @@ The only module that imports ray.
 from __future__ import annotations
 
 import logging
+import signal
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, TypeVar
@@ -25,7 +27,7 @@ import pyarrow as pa
 
 from ssra_engine.config import ActorConfig, Role, RunnerConfig
 from ssra_engine.engines.engine import Engine, EngineStats, Sampling
-from ssra_engine.errors import ConfigError, EngineError
+from ssra_engine.errors import ConfigError, EngineError, EngineGoneError
 
 try:
     import ray
@@ -60,18 +62,20 @@ class RayRunner:
     def __init__(self, settings: RunnerConfig) -> None:
         self._settings = settings
         self._joined = not ray.is_initialized()
-        if self._joined:
-            try:
+        if not self._joined:
+            return
+        try:
+            with _own_signals():
                 ray.init(
                     address=settings.address or "local",
                     include_dashboard=None if settings.address else False,
                     log_to_driver=False,
                     logging_level=logging.ERROR,
                 )
-            except (ConnectionError, ValueError) as error:
-                raise ConfigError(
-                    f"runner.address: no Ray cluster at '{settings.address}': {error}"
-                ) from error
+        except (ConnectionError, ValueError) as error:
+            raise ConfigError(
+                f"runner.address: no Ray cluster at '{settings.address}': {error}"
+            ) from error
 
     def open(self, role: Role, load: Callable[[], Engine]) -> Engine:
         """A pool of actors, each of which has called `load`.
@@ -90,9 +94,17 @@ class RayRunner:
     ) -> Iterator[tuple[Shard, Outcome]]:
         """As `local.run_shards`, with `runner.shards_at_once` of them at a time."""
         source, waiting = iter(shards), deque[tuple[Shard, Future[Outcome]]]()
+        failure: Exception | None = None
         with ThreadPoolExecutor(self._settings.shards_at_once, "shard") as workers:
             try:
-                for shard in source:
+                while failure is None:
+                    try:
+                        shard = next(source)
+                    except StopIteration:
+                        break
+                    except Exception as error:  # due behind the shards that were read before it
+                        failure = error
+                        break
                     waiting.append((shard, workers.submit(work, shard)))
                     if len(waiting) == self._settings.shards_at_once:
                         yield _outcome(waiting)
@@ -101,11 +113,24 @@ class RayRunner:
             finally:
                 for _, future in waiting:
                     future.cancel()
+        if failure is not None:
+            raise failure
 
     def close(self) -> None:
         """Leave the cluster; one that was started here ends."""
         if self._joined:
             ray.shutdown()
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep the handler of SIGTERM, in place of which Ray puts one that ends the process."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _outcome(waiting: deque[tuple[Shard, Future[Outcome]]]) -> tuple[Shard, Outcome]:
@@ -229,11 +254,16 @@ class _Pool(Engine):
                     yield self._land(flights)
                 if not flights:
                     self._room.acquire()
-                flights.append(self._sent(method, (_packed(batch), *arguments)))
+                try:
+                    flights.append(self._sent(method, (_packed(batch), *arguments)))
+                except BaseException:
+                    self._room.release()
+                    raise
             while flights:
                 yield self._land(flights)
         finally:
             for flight in flights:
+                ray.cancel(flight.reference)
                 self._free(flight)
                 self._room.release()
 
@@ -255,7 +285,7 @@ class _Pool(Engine):
                     self._waiting[actor] += 1
                     return actor, self._waiting[actor]
             if time.monotonic() > end:
-                raise EngineError(
+                raise EngineGoneError(
                     f"no actor of the {self._role} model has come back within "
                     f"{self._settings.start_seconds:g} s. Look at the cluster, and run the same "
                     "command again; finished shards are kept."

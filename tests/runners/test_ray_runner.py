@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -23,7 +25,7 @@ from ray.cluster_utils import Cluster
 from ssra_engine.config import RunnerConfig, load_config
 from ssra_engine.engines.engine import Engine, Request
 from ssra_engine.engines.fake import FakeEngine
-from ssra_engine.errors import EngineError
+from ssra_engine.errors import DataError, EngineError, EngineGoneError
 from ssra_engine.roles import fake_roles
 from ssra_engine.run import run
 from ssra_engine.runners.ray import RayRunner
@@ -95,6 +97,29 @@ def test_shards_come_in_order(cluster: Cluster) -> None:
         assert len(taken) <= n + 3  # no more are read than are worked on
 
 
+def test_an_error_in_reading_comes_after_the_shards_before_it(cluster: Cluster) -> None:
+    def shards() -> Iterator[int]:
+        yield 1
+        yield 2
+        raise DataError("row 7 is broken")
+
+    outcomes = runner().run_shards(shards(), lambda shard: shard)
+    assert [next(outcomes), next(outcomes)] == [(1, 1), (2, 2)]
+    with pytest.raises(DataError, match="row 7"):
+        next(outcomes)
+
+
+def test_signals_stay_ours() -> None:
+    code = (
+        "import signal; from ssra_engine.config import RunnerConfig;"
+        "from ssra_engine.runners.ray import RayRunner;"
+        "signal.signal(signal.SIGTERM, ours := lambda *_: None);"
+        "runner = RayRunner(RunnerConfig(kind='ray'));"
+        "assert signal.getsignal(signal.SIGTERM) is ours; runner.close()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
 def test_model_that_cannot_be_loaded(cluster: Cluster) -> None:
     def load() -> Engine:
         raise EngineError("engines/score: not a model folder.")
@@ -164,6 +189,17 @@ def test_node_that_leaves(cluster: Cluster) -> None:
     cluster.remove_node(node)
     thread.join(timeout=60)
     assert got == [expected] * 10
+    pool.close()
+
+
+def test_without_any_actor_no_document_is_at_fault(cluster: Cluster) -> None:
+    node = cluster.add_node(num_cpus=8)
+    pool: Any = runner(actors={"score": {"cpus": 6}}).open("score", FakeEngine)
+    cluster.remove_node(node)
+    pool._settings = pool._settings.model_copy(update={"start_seconds": 0.5})
+    for _ in range(4):  # each of which gives back what it took
+        with pytest.raises(EngineGoneError, match="no actor of the score model has come back"):
+            pool.label_logits(REQUESTS, "0123")
     pool.close()
 
 
