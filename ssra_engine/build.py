@@ -38,7 +38,7 @@ from ssra_engine.errors import ConfigError, StoreError
 from ssra_engine.judgments import read_judgments, read_pairs
 from ssra_engine.keys import hash_strings, normalise
 from ssra_engine.prompts import TEMPLATES
-from ssra_engine.readers import find_sources
+from ssra_engine.readers import files_key
 from ssra_engine.schema import D2Q, PAIRS
 from ssra_engine.stages.annotate import annotated, d2q_rows, score_requests, training_data
 from ssra_engine.stages.filter import score
@@ -181,8 +181,8 @@ def _fingerprint(
         "config": config.model_dump(mode="json", include=sections),
         "backbone": "" if config.model.backbone is None else content_key(config.model.backbone),
         "corpus": corpus.fingerprint(),
-        "judgments": _files_key(judgments),
-        "pairs": _files_key(pairs) if pairs else "",
+        "judgments": files_key(judgments),
+        "pairs": files_key(pairs),
     }
 
 
@@ -199,10 +199,6 @@ def _training_data_parts(fingerprint: dict[str, Any]) -> dict[str, Any]:
     config = fingerprint["config"]
     model = {key: value for key, value in config["model"].items() if key != "query"}
     return fingerprint | {"config": config | {"model": model}}
-
-
-def _files_key(inputs: Sequence[str | Path]) -> str:
-    return " ".join(source.fingerprint().hex() for source in find_sources(inputs))
 
 
 def _check_output(output: Path) -> None:

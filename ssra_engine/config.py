@@ -33,6 +33,7 @@ __all__ = [
     "TinyConfig",
     "TrainConfig",
     "load_config",
+    "read_yaml",
 ]
 
 #: What a model does in a run.
@@ -342,7 +343,7 @@ def load_config(path: str | Path | None = None, overrides: dict[str, Any] | None
     tree: dict[str, Any] = {}
     source = "the command line" if path is None else str(path)
     if path is not None:
-        tree = _read_yaml(Path(path))
+        tree = read_yaml(Path(path))
     for key, value in (overrides or {}).items():
         if value is None:
             continue
@@ -380,7 +381,12 @@ def _lay_over(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping that a YAML file holds; an empty one of an empty file.
+
+    Raises:
+        ConfigError: it is missing, larger than 1 MiB, not YAML, or no mapping.
+    """
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise ConfigError(f"{path}: larger than {_MOST_BYTES >> 20} MiB; not a configuration.")

@@ -24,10 +24,9 @@ from ssra_engine import __version__
 from ssra_engine.content import content_key
 from ssra_engine.corpus import Corpus, open_corpus
 from ssra_engine.durable import put_file
-from ssra_engine.embedder.tables import read_synthetic
-from ssra_engine.errors import ConfigError, DataError, StoreError
+from ssra_engine.embedder.tables import read_synthetic, synthetic_folder
+from ssra_engine.errors import ConfigError, StoreError
 from ssra_engine.evaluation.embedding import load_model
-from ssra_engine.evaluation.outputs import open_outputs
 from ssra_engine.judgments import read_split
 from ssra_engine.keys import hash_strings, mix, normalise
 from ssra_engine.negatives.embedding import Embedding
@@ -35,7 +34,7 @@ from ssra_engine.negatives.score_model import ScoreModel
 from ssra_engine.negatives.settings import Settings
 from ssra_engine.negatives.slices import SlicedModel
 from ssra_engine.negatives.tables import mine_negatives
-from ssra_engine.readers import find_sources
+from ssra_engine.readers import files_key
 from ssra_engine.roles import Roles
 from ssra_engine.schema import ANNOTATED, JUDGMENTS
 from ssra_engine.steps import NoProgress, Progress
@@ -70,7 +69,7 @@ class MineTask:
         query_prompt: in place of the model's own.
         document_prompt: the same for documents.
         batch_size: texts of one forward pass.
-        cache: folder that keeps the vectors; one for each model.
+        cache: folder that keeps the vectors.
         seed: of draws.
     """
 
@@ -158,7 +157,7 @@ def _mine(
         batch_size=task.batch_size,
         query_prompt=task.query_prompt,
         corpus_prompt=task.document_prompt,
-        cache_folder=None if task.cache is None else str(task.cache),
+        cache_folder=None if task.cache is None else str(task.cache / content_key(task.model)),
     )
     model = SlicedModel(load_model(task.model), steps)
     if roles is None:
@@ -187,8 +186,10 @@ def _made_of(task: MineTask, opened: Corpus, roles: Roles | None) -> dict[str, A
     return {
         "version": __version__,
         "corpus": opened.fingerprint(),
-        "judgments": _files_key(task.judgments),
-        "synthetic": "" if task.synthetic is None else _files_key([_samples(task.synthetic)]),
+        "judgments": files_key(task.judgments),
+        "synthetic": ""
+        if task.synthetic is None
+        else files_key([synthetic_folder(task.synthetic)]),
         "model": content_key(task.model),
         "engines": "" if roles is None else roles.fingerprint,
         "settings": asdict(task.settings),
@@ -197,19 +198,6 @@ def _made_of(task: MineTask, opened: Corpus, roles: Roles | None) -> dict[str, A
         "grades": list(task.grades),
         "seed": task.seed,
     }
-
-
-def _files_key(inputs: Sequence[str | Path]) -> str:
-    return " ".join(source.fingerprint().hex() for source in find_sources(inputs))
-
-
-def _samples(folder: Path) -> Path:
-    """Where the samples are that a run kept in its end; of other folders, the folder."""
-    if not folder.exists():
-        raise DataError("there is no such folder", file=str(folder), mend="Give --synthetic OUT")
-    if (folder / "manifest.json").is_file():
-        return open_outputs(folder).parts[-1].folders[0]
-    return folder
 
 
 def _read_pairs(task: MineTask, doc_ids: pa.ChunkedArray) -> pa.Table:
@@ -221,7 +209,7 @@ def _read_pairs(task: MineTask, doc_ids: pa.ChunkedArray) -> pa.Table:
         return judged
     every = read_split(task.judgments, task.grades, "all", **told)
     held_out = np.setdiff1d(_keys(every["query"]), _keys(judged["query"]))
-    samples = read_synthetic(_samples(task.synthetic), doc_ids, task.grades)
+    samples = read_synthetic(task.synthetic, doc_ids, task.grades)
     samples = samples.rename_columns(_PAIR).cast(judged.schema)
     judged_already = np.isin(_pair_keys(samples), _pair_keys(every))
     fresh = ~np.isin(_keys(samples["query"]), held_out) & ~judged_already

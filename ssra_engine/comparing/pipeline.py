@@ -10,7 +10,6 @@ import dataclasses
 import io
 import json
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ from ssra_engine.engines import load_engine
 from ssra_engine.errors import ConfigError
 from ssra_engine.evaluation.embedding import embed, load_model
 from ssra_engine.evaluation.retrieval import Judged
-from ssra_engine.readers import find_sources
+from ssra_engine.readers import files_key
 from ssra_engine.roles import Roles
 from ssra_engine.run import run
 from ssra_engine.steps import NoProgress, Progress
@@ -96,8 +95,8 @@ class Pipeline:
             )
         self._inputs = {
             "corpus": open_corpus(settings.corpus).fingerprint(),
-            "judgments": _files_key(settings.judgments),
-            "pairs": _files_key(settings.pairs),
+            "judgments": files_key(settings.judgments),
+            "pairs": files_key(settings.pairs),
             "backbone": "" if backbone is None else content_key(backbone),
             "base": content_key(settings.base),
         }
@@ -149,7 +148,7 @@ class Pipeline:
         wanted = self._settings.pairs_seen
         made = "" if out is None else out.name
         inputs = self._of("corpus", "judgments", "base")
-        key = _key(settings.deciding(), inputs, made, wanted)
+        key = _key(settings.deciding(), inputs, list(self._config.grades), made, wanted)
         folder = self._folder / "models" / key
         if wanted is not None:
             settings = dataclasses.replace(settings, epochs=wanted / self._rows(data, settings))
@@ -195,8 +194,3 @@ def _as_it_comes(roles: Roles, config: Config, backbone_key: str) -> Roles:
 def _key(*parts: Any) -> str:
     text = json.dumps([__version__, *parts], sort_keys=True, default=str)
     return xxhash.xxh3_64_hexdigest(text.encode())
-
-
-def _files_key(inputs: Sequence[str]) -> str:
-    sources = find_sources(inputs) if inputs else []
-    return " ".join(source.fingerprint().hex() for source in sources)

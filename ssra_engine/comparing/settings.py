@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ssra_engine.comparing.methods import METHODS
-from ssra_engine.config import Config, load_config
+from ssra_engine.config import Config, load_config, read_yaml
 from ssra_engine.embedder.settings import TrainSettings
 from ssra_engine.errors import ConfigError
 
@@ -65,9 +64,12 @@ class CompareSettings(BaseModel):
         }
         try:
             settings = TrainSettings(**told)
-        except TypeError as error:
-            raise ConfigError(f"embedder: no such setting: {error}.") from error
-        settings.check()
+            settings.check()
+        except (TypeError, AttributeError) as error:
+            raise ConfigError(
+                f"embedder: no such setting, or a wrong value: {error}. YAML reads 5e-5 as text; "
+                "write 5.0e-5."
+            ) from error
         return settings
 
 
@@ -77,12 +79,7 @@ def read_settings(path: Path) -> CompareSettings:
     Raises:
         ConfigError: it is missing or not YAML, a key is unknown or missing, or a value is wrong.
     """
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such file.") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: not a readable YAML file: {error}.") from error
+    tree = read_yaml(path)
     try:
         settings = CompareSettings.model_validate(tree)
     except ValidationError as error:

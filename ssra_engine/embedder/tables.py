@@ -23,7 +23,13 @@ from ssra_engine.readers import (
     read,
 )
 
-__all__ = ["HARD_NEGATIVES", "SYNTHETIC_PAIRS", "read_hard_negatives", "read_synthetic"]
+__all__ = [
+    "HARD_NEGATIVES",
+    "SYNTHETIC_PAIRS",
+    "read_hard_negatives",
+    "read_synthetic",
+    "synthetic_folder",
+]
 
 SYNTHETIC_PAIRS = pa.schema(
     [("query", pa.string()), ("doc_id", pa.string()), ("target", pa.int8())]
@@ -66,11 +72,21 @@ def read_synthetic(folder: Path, doc_ids: pa.ChunkedArray, grades: Sequence[int]
         DataError: a file or a row is bad, a doc_id is not in `doc_ids`, or a target is not on the
             scale.
     """
+    return _read_table([synthetic_folder(folder)], SYNTHETIC_PAIRS, doc_ids, grades)
+
+
+def synthetic_folder(folder: Path) -> Path:
+    """Where the samples are that a run kept at its end; of other folders, the folder.
+
+    Raises:
+        StoreError: the run has not ended.
+        DataError: there is no such folder.
+    """
     if not folder.exists():
         raise DataError("there is no such folder", file=str(folder), mend="Give --synthetic OUT")
     if (folder / "manifest.json").is_file():
-        folder = open_outputs(folder).parts[-1].folders[0]
-    return _read_table([folder], SYNTHETIC_PAIRS, doc_ids, grades)
+        return open_outputs(folder).parts[-1].folders[0]
+    return folder
 
 
 def read_hard_negatives(

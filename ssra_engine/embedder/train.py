@@ -27,11 +27,12 @@ from ssra_engine.embedder.model_folder import (
 )
 from ssra_engine.embedder.rows import TrainingRows, read_training_rows
 from ssra_engine.embedder.settings import TrainSettings
+from ssra_engine.embedder.tables import synthetic_folder
 from ssra_engine.errors import DataError
 from ssra_engine.evaluation.evaluator import GradedEvaluator
 from ssra_engine.evaluation.measuring import Settings
 from ssra_engine.evaluation.retrieval import read_judged
-from ssra_engine.readers import find_sources
+from ssra_engine.readers import files_key
 from ssra_engine.steps import NoProgress, Progress
 
 __all__ = ["TrainData", "Trained", "train_embedder"]
@@ -105,12 +106,12 @@ def _train(
     base: Path, data: TrainData, output: Path, settings: TrainSettings, steps: Progress
 ) -> Trained:
     steps.begin("read the data", 0, 0)
-    model = open_base(base, settings)
     corpus = open_corpus(data.corpus)
     fingerprint = _fingerprint(base, corpus, data, settings)
     record = read_record(output, fingerprint)
     if record is not None:
         return Trained(output, record, did_nothing=True)
+    model = open_base(base, settings)
     corpus.check()
     rows = _rows(corpus.table(), data, settings)
     evaluator, facts = _evaluator(data, settings)
@@ -207,13 +208,11 @@ def _fingerprint(
         "version": __version__,
         "base": content_key(base),
         "corpus": corpus.fingerprint(),
-        "judgments": _files_key(data.judgments),
-        "synthetic": _files_key([data.synthetic]) if data.synthetic is not None else "",
-        "negatives": _files_key(data.negatives) if data.negatives else "",
+        "judgments": files_key(data.judgments),
+        "synthetic": files_key(
+            [] if data.synthetic is None else [synthetic_folder(data.synthetic)]
+        ),
+        "negatives": files_key(data.negatives),
         "grades": list(data.grades),
         "settings": settings.deciding(),
     }
-
-
-def _files_key(inputs: Sequence[str | Path]) -> str:
-    return " ".join(source.fingerprint().hex() for source in find_sources(inputs))

@@ -8,7 +8,7 @@ What the columns mean is the business of `corpus` and `judgments`.
 from ssra_engine.readers.cells import MAX_CELL_BYTES, blank, is_text, text_cells
 from ssra_engine.readers.jsonl import Kind
 from ssra_engine.readers.rows import BadRow, Rows
-from ssra_engine.readers.source import Source, find_sources
+from ssra_engine.readers.source import Source, files_key, find_sources
 from ssra_engine.readers.stream import (
     check_columns,
     checked_cells,
@@ -27,6 +27,7 @@ __all__ = [
     "check_columns",
     "checked_cells",
     "column_types",
+    "files_key",
     "find_sources",
     "is_text",
     "read",

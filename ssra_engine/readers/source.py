@@ -16,7 +16,7 @@ from pyarrow import fs
 
 from ssra_engine.errors import DataError
 
-__all__ = ["Format", "Source", "find_sources", "translated"]
+__all__ = ["Format", "Source", "files_key", "find_sources", "translated"]
 
 Format = Literal["arrow file", "arrow stream", "parquet", "jsonl", "csv", "tsv"]
 
@@ -141,6 +141,16 @@ def translated(name: str, what: str, mend: str = _DAMAGED) -> Iterator[None]:
             file=name,
             mend=mend,
         ) from error
+
+
+def files_key(inputs: Sequence[str | Path]) -> str:
+    """What changes when the content of any of the inputs' files does; empty for no inputs.
+
+    Raises:
+        DataError: as `find_sources`, or a file cannot be read.
+    """
+    sources = find_sources(inputs) if inputs else ()
+    return " ".join(source.fingerprint().hex() for source in sources)
 
 
 def find_sources(inputs: Sequence[str | Path]) -> tuple[Source, ...]:

@@ -175,6 +175,8 @@ def test_mistakes_in_the_file(world: Path, tmp_path: Path) -> None:
         ({"settings": {"refine": {"rounds": -1}}}, "refine.rounds"),
         ({"embedder": {"speed": 3}}, "embedder: no such setting"),
         ({"embedder": {"rate": 0}}, "rate must be above 0"),
+        ({"embedder": {"rate": "5e-5"}}, "embedder: no such setting, or a wrong value"),
+        ({"embedder": {"dims": 128}}, "embedder: no such setting, or a wrong value"),
     ]:
         path.write_text(yaml.safe_dump({**good, **changes}))
         with pytest.raises(ConfigError, match=message):

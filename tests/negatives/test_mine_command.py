@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections.abc import Sequence
@@ -147,7 +148,21 @@ def test_the_cache_changes_nothing(world: Path, tmp_path: Path) -> None:
         done(world, "--cache", tmp_path / "cache", "--output", output)
         tables.append(pq.read_table(output))
     assert tables[0].equals(tables[1])
-    assert len(list((tmp_path / "cache").iterdir())) == 2
+    assert len(list((tmp_path / "cache").rglob("*.npy"))) == 2
+
+
+def test_the_cache_keeps_models_apart(world: Path, model: Any, tmp_path: Path) -> None:
+    shutil.copytree(world, tmp_path / "other")
+    parameters = dict(model.named_parameters())
+    changed = copy.deepcopy(model)
+    for name, parameter in changed.named_parameters():
+        parameter.data = parameters[name].data.flip(0)
+    changed.save_pretrained(str(tmp_path / "other/model"), create_model_card=False)
+    cache = ("--cache", tmp_path / "cache", "--output")
+    done(world, *cache, tmp_path / "one.parquet")
+    done(tmp_path / "other", *cache, tmp_path / "two.parquet")
+    one, two = (pq.read_table(tmp_path / f"{name}.parquet") for name in ("one", "two"))
+    assert not one.column("score").equals(two.column("score"))
 
 
 def score_model_grades(world: Path, engines: Path, pairs: Sequence[tuple[str, str]]) -> list[int]:
