@@ -41,7 +41,9 @@ def _data_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--split", default="train", show_default=True, help="Its name, or all."),
         click.option("--model", type=path, required=True, help="A sentence-transformers folder."),
         click.option("--engines", type=path, help="Whose score model grades what is mined."),
-        click.option("--grades", type=GRADES, help="The scale, without --engines. [0,1,2,3]"),
+        click.option(
+            "--grades", type=GRADES, help="The scale, without --engines. [default: 0,1,2,3]"
+        ),
         click.option("--query-prompt", help="Before each query. [default: the model's own]"),
         click.option("--document-prompt", help="Before each document. [default: the model's own]"),
     )

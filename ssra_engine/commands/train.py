@@ -95,7 +95,9 @@ def _model_options(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option("--lora", type=click.IntRange(min=0), help="Rank; 0 trains all. [default: 0]"),
         click.option("--lora-alpha", type=_POSITIVE, help="[default: twice the rank]"),
-        click.option("--lora-dropout", type=click.FloatRange(0, 1, max_open=True), help="[0.1]"),
+        click.option(
+            "--lora-dropout", type=click.FloatRange(0, 1, max_open=True), help="[default: 0.1]"
+        ),
     )
     return _with_options(command, options)
 

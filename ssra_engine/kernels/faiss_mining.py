@@ -2,7 +2,8 @@
 
 faiss knows no rules. It is asked for more documents than are wanted, the rules are applied to what
 it gives, and queries that are short of survivors are asked about again, four times as deep each
-time, in the end through all documents. So rules never leave a query with less than there is.
+time, in the end through all documents. So bans and upper limits never leave a query with less than
+there is; below `min_score` a search ends, and an approximate one may have missed some above it.
 """
 
 from __future__ import annotations
@@ -214,7 +215,7 @@ class FaissMiningIndex:
                 ids = self._ids(positions)
                 allowed = (ids >= 0) & (scores <= limits[part, None])
                 allowed &= (scores >= np.float32(rules.min_score)) & ~_is_banned(rules, part, ids)
-                # What lies deeper is below min_score too.
+                # What lies deeper is below min_score too; of an approximate search, mostly.
                 ended = (positions[:, -1] >= 0) & (scores[:, -1] < np.float32(rules.min_score))
                 _take_best(found, part, skip, scores, np.where(allowed, ids, -1))
                 short.append(part[(allowed.sum(axis=1) < wanted) & ~ended])

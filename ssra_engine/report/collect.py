@@ -1,4 +1,4 @@
-"""All that a report says of a run, collected in one pass over its rows, as a JSON tree."""
+"""All that a report says of a run, as a JSON tree."""
 
 from __future__ import annotations
 
