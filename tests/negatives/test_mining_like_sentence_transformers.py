@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from datasets import Dataset
-from hypothesis import assume, given, settings
+from hypothesis import assume, given, reject, settings
 from hypothesis import strategies as st
 from sentence_transformers.util import mine_hard_negatives as theirs
 from stubs import StubCrossEncoder, StubModel
@@ -45,7 +45,10 @@ def world(
 
 def assert_same(data: Dataset, model: StubModel, *columns: str, **arguments: Any) -> Dataset:
     random.seed(5)
-    expected = theirs(data, model, *columns, **arguments)
+    try:
+        expected = theirs(data, model, *columns, **arguments)
+    except ZeroDivisionError:  # theirs, where its margins leave no candidate at all
+        reject()
     random.seed(5)
     got = ours(data, model, *columns, **arguments)
     assert got.column_names == expected.column_names
