@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ssra_engine.commands.options import GRADES, json_option, seed_option
+from ssra_engine.commands.options import GRADES, NUMBERS, json_option, seed_option
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,22 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["model"]
 
 _PRECISIONS = ("float32", "int8", "binary")
-
-
-class _Numbers(click.ParamType["tuple[int, ...]"]):
-    """Whole numbers from 1 on, as typed: `128,256`."""
-
-    name = "n,n,.."
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, ...]:
-        if isinstance(value, tuple):
-            return value
-        parts = [part.strip() for part in str(value).split(",")]
-        if not all(part.isdecimal() and int(part) > 0 for part in parts):
-            self.fail(f"{value!r} is not a list of numbers such as 128,256", param, ctx)
-        return tuple(dict.fromkeys(map(int, parts)))
 
 
 class _Precisions(click.ParamType["tuple[str, ...]"]):
@@ -77,7 +61,7 @@ def _measure_options(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option(
             "--dims",
-            type=_Numbers(),
+            type=NUMBERS,
             default=(),
             help="Matryoshka dims. [default: the whole vector]",
         ),
@@ -88,7 +72,7 @@ def _measure_options(command: Callable[..., None]) -> Callable[..., None]:
             help="Of the document vectors. [default: float32,int8,binary]",
         ),
         click.option(
-            "--cutoffs", type=_Numbers(), default=(5, 10), help="Of nDCG, recall. [default: 5,10]"
+            "--cutoffs", type=NUMBERS, default=(5, 10), help="Of nDCG, recall. [default: 5,10]"
         ),
         click.option(
             "--min-list",

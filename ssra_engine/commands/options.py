@@ -11,6 +11,7 @@ __all__ = [
     "ARGUMENTS",
     "GRADES",
     "LOG",
+    "NUMBERS",
     "config_option",
     "json_option",
     "python_option",
@@ -48,6 +49,26 @@ class _Grades(click.ParamType["tuple[int, ...]"]):
 
 #: A comma list of distinct grades, tuple[int, ...].
 GRADES = _Grades()
+
+
+class _Numbers(click.ParamType["tuple[int, ...]"]):
+    """Whole numbers from 1 on, as typed: `128,256`."""
+
+    name = "n,n,.."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        parts = [part.strip() for part in str(value).split(",")]
+        if not all(part.isdecimal() and int(part) > 0 for part in parts):
+            self.fail(f"{value!r} is not a list of numbers such as 128,256", param, ctx)
+        return tuple(sorted(set(map(int, parts))))
+
+
+#: A comma list of whole numbers from 1 on, distinct and rising, tuple[int, ...].
+NUMBERS = _Numbers()
 
 config_option = click.option(
     "--config", type=click.Path(path_type=Path), help="YAML file of settings; flags go before it."

@@ -8,25 +8,9 @@ from typing import Any
 
 import click
 
-from ssra_engine.commands.options import GRADES, seed_option
+from ssra_engine.commands.options import GRADES, NUMBERS, seed_option
 
 __all__ = ["train"]
-
-
-class _Dims(click.ParamType["tuple[int, ...]"]):
-    """Whole numbers as typed: `128,256`."""
-
-    name = "n,n,.."
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, ...]:
-        if isinstance(value, tuple):
-            return value
-        parts = [part.strip() for part in str(value).split(",")]
-        if not all(part.isdecimal() for part in parts):
-            self.fail(f"{value!r} is not a list of numbers such as 128,256", param, ctx)
-        return tuple(sorted(set(map(int, parts))))
 
 
 class _Recipe(click.ParamType["dict[int, float]"]):
@@ -104,7 +88,7 @@ def _model_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def _loss_options(command: Callable[..., None]) -> Callable[..., None]:
     options = (
-        click.option("--dims", type=_Dims(), help="Matryoshka dims. [default: the whole vector]"),
+        click.option("--dims", type=NUMBERS, help="Matryoshka dims. [default: the whole vector]"),
         click.option(
             "--self-contrast/--no-self-contrast",
             default=None,
