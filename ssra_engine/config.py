@@ -14,9 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ssra_engine.budget import parse_budget
 from ssra_engine.errors import ConfigError
+from ssra_engine.presets import PRESETS
+from ssra_engine.yaml_file import read_yaml
 
 __all__ = [
-    "PRESETS",
     "ActorConfig",
     "AnnotateConfig",
     "Config",
@@ -33,41 +34,10 @@ __all__ = [
     "TinyConfig",
     "TrainConfig",
     "load_config",
-    "read_yaml",
 ]
 
 #: What a model does in a run.
 Role: TypeAlias = Literal["score", "query", "comparator"]
-
-#: Settings that a preset lays under the user's own.
-PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": {
-        "model": {
-            "max_document_tokens": 96,
-            "max_query_tokens": 24,
-            "score": {
-                "epochs": 4,
-                "max_steps": 2000,
-                "rate": 1e-3,
-                "attention_rate": 0.3,
-                "train_embeddings": False,
-                "batch_rows": 8,
-            },
-            "query": {
-                "epochs": 8,
-                "max_steps": 2000,
-                "rate": 1e-3,
-                "attention_rate": 0.3,
-                "batch_rows": 8,
-            },
-        },
-        "synthesize": {"max_new_tokens": 24},
-    }
-}
-
-
-#: A larger file is no configuration.
-_MOST_BYTES = 1 << 20
 
 # A few hundred bytes of YAML can be a value of 10^9 leaves, through aliases of aliases.
 _SHORTLY = reprlib.Repr()
@@ -379,27 +349,3 @@ def _lay_over(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
         both = isinstance(below, dict) and isinstance(above, dict)
         merged[key] = _lay_over(dict(below or {}), above) if both else above
     return merged
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping that a YAML file holds; an empty one of an empty file.
-
-    Raises:
-        ConfigError: it is missing, larger than 1 MiB, not YAML, or no mapping.
-    """
-    try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise ConfigError(f"{path}: larger than {_MOST_BYTES >> 20} MiB; not a configuration.")
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such file.") from error
-    except ConfigError:
-        raise
-    except Exception as error:  # a value of another type than its tag says raises anything
-        reason = str(error) or type(error).__name__
-        raise ConfigError(f"{path}: not a readable YAML file: {reason[:1000]}.") from error
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: the top level must be a mapping of settings.")
-    return tree

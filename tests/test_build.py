@@ -154,7 +154,7 @@ def test_only_what_depends_on_a_change_is_built_again(
 ) -> None:
     import shutil
 
-    from ssra_engine import build as build_module
+    from ssra_engine.building import models as building
     from ssra_engine.models import role_models
 
     output = tmp_path / "engines"
@@ -172,7 +172,7 @@ def test_only_what_depends_on_a_change_is_built_again(
 
     telling(role_models, "train_score_model", "score")
     telling(role_models, "train_query_model", "query")
-    telling(build_module, "_d2q", "grades")
+    telling(building, "grade_pairs", "grades")
 
     def steps_for(given: dict[str, Any] = inputs, **changes: Any) -> list[str]:
         made.clear()

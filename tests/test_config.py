@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from ssra_engine.config import PRESETS, Config, load_config
+from ssra_engine.config import Config, load_config
 from ssra_engine.errors import ConfigError
+from ssra_engine.presets import PRESETS
 
 
 def test_yaml_reads_back_to_an_equal_tree(tmp_path: Path) -> None:

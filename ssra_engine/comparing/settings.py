@@ -8,9 +8,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ssra_engine.comparing.methods import METHODS
-from ssra_engine.config import Config, load_config, read_yaml
+from ssra_engine.config import Config, load_config
 from ssra_engine.embedder.settings import TrainSettings
 from ssra_engine.errors import ConfigError
+from ssra_engine.yaml_file import read_yaml
 
 __all__ = ["CompareSettings", "read_settings"]
 

@@ -1,0 +1,72 @@
+"""The checked input of a build: judgments by split, and pairs that leak no held-out query."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ssra_engine.config import Config
+from ssra_engine.corpus import Corpus
+from ssra_engine.judgments import read_judgments, read_pairs
+from ssra_engine.keys import hash_strings, normalise
+from ssra_engine.prompts import TEMPLATES
+from ssra_engine.schema import PAIRS
+from ssra_engine.stages.annotate import d2q_rows
+
+__all__ = ["BuildData", "read_data", "template_name"]
+
+
+@dataclass(frozen=True)
+class BuildData:
+    """Checked input: prompt text of every document, judged rows by split, unlabelled pairs.
+
+    `pairs` are those whose query is not held out: what is learned from a pair must not know the
+    queries that are to be measured on.
+    """
+
+    documents: pa.Table
+    train: pa.Table
+    held_out: pa.Table
+    pairs: pa.Table
+    pairs_of_held_out_queries: int
+
+
+def template_name(config: Config) -> str:
+    """Name of the prompt family that the models are trained with."""
+    return config.model.prompts or ("plain" if config.model.preset else "instruct")
+
+
+def read_data(
+    config: Config,
+    opened: Corpus,
+    judgments: Sequence[str | Path],
+    pairs: Sequence[str | Path],
+) -> BuildData:
+    """Read and check what a build is given.
+
+    Raises:
+        DataError: an input is bad; see `read_judgments`, `read_pairs` and `open_corpus`.
+    """
+    opened.check()
+    table = opened.table()
+    texts = TEMPLATES[template_name(config)].documents(table)
+    documents = pa.table({"doc_id": table["doc_id"], "document": texts})
+    judged = read_judgments(judgments, config.grades, doc_ids=table["doc_id"], seed=config.seed)
+    unlabelled = read_pairs(pairs, doc_ids=table["doc_id"]) if pairs else PAIRS.empty_table()
+    by_split = [
+        d2q_rows(judged.filter(pc.equal(judged["split"], split)), documents, "judgment")
+        for split in ("train", "dev")
+    ]
+    held_out = judged.filter(pc.not_equal(judged["split"], "train"))["query"]
+    leaks = np.isin(_query_keys(unlabelled["query"]), _query_keys(held_out))
+    usable = unlabelled.filter(pa.array(~leaks))
+    return BuildData(documents, by_split[0], by_split[1], usable, int(leaks.sum()))
+
+
+def _query_keys(queries: pa.ChunkedArray) -> np.ndarray:
+    return hash_strings(normalise(queries.combine_chunks()))

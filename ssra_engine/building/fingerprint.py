@@ -1,0 +1,45 @@
+"""What an engines folder was made from, and which part of that each of its models depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ssra_engine import __version__
+from ssra_engine.config import Config
+from ssra_engine.corpus import Corpus
+from ssra_engine.engine_folder import content_key
+from ssra_engine.readers import files_key
+
+__all__ = ["fingerprint", "score_model_parts", "training_data_parts"]
+
+
+def fingerprint(
+    config: Config, corpus: Corpus, judgments: Sequence[str | Path], pairs: Sequence[str | Path]
+) -> dict[str, Any]:
+    """Names and contents of all that the models follow from, for the manifest."""
+    sections = {"seed", "grades", "input", "model", "annotate"}
+    return {
+        "version": __version__,
+        "config": config.model_dump(mode="json", include=sections),
+        "backbone": "" if config.model.backbone is None else content_key(config.model.backbone),
+        "corpus": corpus.fingerprint(),
+        "judgments": files_key(judgments),
+        "pairs": files_key(pairs),
+    }
+
+
+def score_model_parts(fingerprint: dict[str, Any]) -> dict[str, Any]:
+    """What the score model depends on. A preset's tokenizer is trained on the pairs too."""
+    parts = training_data_parts(fingerprint)
+    if fingerprint["config"]["model"]["preset"] is None:
+        del parts["pairs"]
+    return parts | {"config": {k: v for k, v in parts["config"].items() if k != "annotate"}}
+
+
+def training_data_parts(fingerprint: dict[str, Any]) -> dict[str, Any]:
+    """What the training data of the query model depend on."""
+    config = fingerprint["config"]
+    model = {key: value for key, value in config["model"].items() if key != "query"}
+    return fingerprint | {"config": config | {"model": model}}
