@@ -2,18 +2,21 @@
 
 Samples and tokens are shared out among the documents by their place in the corpus, so what a
 document gets does not depend on shards or threads. A budget in seconds is the one setting without
-that promise: when it is spent, the shards that are left are not begun.
+that promise: when it is spent, the shards that are left are not begun. They are seconds of the
+clock on the wall, however many shards are worked on at a time: see `WorkClock`.
 """
 
 from __future__ import annotations
 
 import re
+import threading
+import time
 from dataclasses import dataclass
 from typing import Literal, cast
 
 import numpy as np
 
-__all__ = ["Budget", "acceptance", "parse_budget"]
+__all__ = ["Budget", "WorkClock", "acceptance", "parse_budget"]
 
 Unit = Literal["samples", "tokens", "seconds"]
 
@@ -36,6 +39,40 @@ class Budget:
         places = range(first, first + count + 1)
         ends = [self.amount * place // documents for place in places]
         return np.diff(np.array(ends, np.int64))
+
+
+class WorkClock:
+    """Seconds that pass while shards are worked on, over all calls of a run.
+
+    Each shard is given the time from the end of the one before it, so the seconds of shards that
+    are worked on at once add up to what passed and no more. What passes between calls, and what an
+    interrupted call spent on shards that it did not finish, is not counted.
+
+    Args:
+        before: seconds of the shards that earlier calls finished.
+    """
+
+    def __init__(self, before: float = 0.0) -> None:
+        self._before = before
+        self._ended: float | None = None
+        self._lock = threading.Lock()
+        self._laps = 0.0
+
+    def total(self) -> float:
+        """Seconds until now; the first call, from whatever thread, says that work begins."""
+        with self._lock:
+            if self._ended is None:
+                self._ended = time.perf_counter()
+            return self._before + self._laps + time.perf_counter() - self._ended
+
+    def lap(self) -> float:
+        """A shard ends now: seconds since the one before it ended, or since work began."""
+        with self._lock:
+            now = time.perf_counter()
+            passed = 0.0 if self._ended is None else now - self._ended
+            self._ended = now
+            self._laps += passed
+            return passed
 
 
 def parse_budget(text: str) -> Budget:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -14,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from ssra_engine.budget import Budget, acceptance, parse_budget
+from ssra_engine.budget import Budget, WorkClock, acceptance, parse_budget
 from ssra_engine.config import Config
 from ssra_engine.corpus import Corpus
 from ssra_engine.ending import end_section
@@ -213,9 +212,11 @@ class Steps:
             self._acceptance(),
         )
 
-        def work(shard: _Shard) -> tuple[pa.Table, float]:
-            started = time.perf_counter()
-            if _spent(budget, section):
+        clock = WorkClock(sum(record["seconds"] for record in section.shards.values()))
+
+        def work(shard: _Shard) -> pa.Table:
+            seconds = clock.total()
+            if budget is not None and budget.unit == "seconds" and seconds >= budget.amount:
                 _log.info("the budget is spent: shard %d is not begun", shard.index)
                 table = STAGED.empty_table()
             else:
@@ -228,7 +229,7 @@ class Steps:
             if shard.bad is not None:
                 bad = failed_documents(shard.bad.column("doc_id"), shard.bad.column("message"))
                 table = pa.concat_tables([table, bad])
-            return table, time.perf_counter() - started
+            return table
 
         # More shards than were counted are of input that changed: see below.
         wanted = set(range(section.shard_count)) - set(section.shards)
@@ -236,10 +237,10 @@ class Steps:
         with ThreadPoolExecutor(1, "writer") as writer:
             # The disk is waited for while the next shard is worked on; commits stay in order.
             commit: Future[None] | None = None
-            for shard, (table, seconds) in self._runner.run_shards(left, work):
+            for shard, table in self._runner.run_shards(left, work):
                 if commit is not None:
                     commit.result()
-                facts = {"documents": len(shard.documents), "seconds": round(seconds, 3)}
+                facts = {"documents": len(shard.documents), "seconds": round(clock.lap(), 3)}
                 commit = writer.submit(section.commit, shard.index, table, facts)
                 self._documents_done += len(shard.documents)
                 progress.end(shard.index, len(shard.documents))
@@ -321,14 +322,6 @@ class _Documents:
             self.done += documents
             done = self.done + sum(self._at_work.values())
         self._progress.update(done)
-
-
-def _spent(budget: Budget | None, section: Section) -> bool:
-    """Whether the shards that are done took all of a budget in seconds."""
-    if budget is None or budget.unit != "seconds":
-        return False
-    taken: float = sum(record["seconds"] for record in list(section.shards.values()))
-    return taken >= budget.amount
 
 
 def shard_count(documents: int, config: Config) -> int:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssra_engine.budget import Budget, acceptance, parse_budget
+from ssra_engine.budget import Budget, WorkClock, acceptance, parse_budget
 from ssra_engine.config import load_config
 from ssra_engine.errors import ConfigError
 from ssra_engine.schema import REASONS
@@ -38,3 +40,20 @@ def test_acceptance_of_what_is_not_known_is_even() -> None:
     counts = np.zeros((2, 1 + len(REASONS)), np.int64)
     counts[0, 0], counts[0, 3] = 2, 6
     assert acceptance(counts).tolist() == [0.3, 0.5]
+
+
+def test_seconds_of_shards_that_overlap_add_up_to_what_passed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    clock = WorkClock(before=7.0)
+    now = 110.0  # reading past finished shards
+    assert clock.total() == 7.0
+    laps = []
+    for now in (113.0, 113.0, 115.0):  # three shards that began together
+        assert clock.total() == now - 103.0
+        laps.append(clock.lap())
+    assert laps == [3.0, 0.0, 2.0]
+    now = 116.0
+    assert clock.total() == 13.0

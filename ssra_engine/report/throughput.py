@@ -12,8 +12,8 @@ __all__ = ["throughput"]
 def throughput(records: Iterable[Mapping[str, Any]], most: int = 120) -> dict[str, Any]:
     """Documents per second over the working time of the shards.
 
-    Time is that of the work on shards, end to end: pauses between calls, the loading of models and
-    the training between rounds are not in it.
+    Time is that which passed while shards were worked on, however many at once: pauses between
+    calls, the loading of models and the training between rounds are not in it.
 
     Args:
         records: of the manifest, oldest first.
