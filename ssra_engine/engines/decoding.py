@@ -7,16 +7,16 @@ when holes make up a third of the grid, rows, branches and columns that nobody n
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
-from ssra_engine.engines.causal_lm import TreeModel
 from ssra_engine.engines.engine import Sampling
 from ssra_engine.engines.sampling import draw
 from ssra_engine.engines.stopping import StopRules
 from ssra_engine.engines.token_tree import TreeLayout, TreeTokens
-from ssra_engine.engines.tree_attention import TreeCache
+from ssra_engine.engines.tree_model import KeptColumns, TreeModel
 
 __all__ = ["Decoded", "decode"]
 
@@ -64,7 +64,7 @@ class Decoded:
 
 
 def decode(
-    model: TreeModel,
+    model: TreeModel[Any],
     layout: TreeLayout,
     sampling: Sampling,
     *,
@@ -118,7 +118,7 @@ class _Grid:
     used: int
 
     def __init__(
-        self, layout: TreeLayout, cache: TreeCache, dtype: torch.dtype, steps: int
+        self, layout: TreeLayout, cache: KeptColumns, dtype: torch.dtype, steps: int
     ) -> None:
         self.cache = cache
         self.branch = layout.branch
@@ -128,7 +128,9 @@ class _Grid:
         column_positions = torch.from_numpy(layout.positions)
         self._open_buffers(visible, column_positions, dtype, steps)
 
-    def advance(self, model: TreeModel, open_cells: np.ndarray, tokens: np.ndarray) -> torch.Tensor:
+    def advance(
+        self, model: TreeModel[Any], open_cells: np.ndarray, tokens: np.ndarray
+    ) -> torch.Tensor:
         """Logits after `tokens`, which extend the branches of `open_cells` (flat indices)."""
         rows, branches = self.branch.shape
         start, end = self.used, self.used + branches
