@@ -41,6 +41,8 @@ def test_the_package_says_that_it_is_typed() -> None:
     assert (Path(ssra_engine.__file__).parent / "py.typed").is_file()
 
 
-@pytest.mark.parametrize("script", ["bin/setup", "bin/test", "bin/demo", "bin/docs", ".ci/run"])
+@pytest.mark.parametrize(
+    "script", ["bin/setup", "bin/test", "bin/demo", "bin/docs", "bin/vulnerabilities", ".ci/run"]
+)
 def test_scripts_can_be_run(script: str) -> None:
     assert os.access(_ROOT / script, os.X_OK)
