@@ -10,7 +10,9 @@ import dataclasses
 import io
 import json
 import logging
+import shutil
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +26,16 @@ from ssra_engine.comparing.settings import CompareSettings
 from ssra_engine.config import Config
 from ssra_engine.content import content_key
 from ssra_engine.corpus import open_corpus
-from ssra_engine.durable import put_file
+from ssra_engine.durable import put_file, put_folder
 from ssra_engine.embedder.rows import read_training_rows
 from ssra_engine.embedder.settings import TrainSettings
 from ssra_engine.embedder.train import TrainData, train_embedder
-from ssra_engine.engine_folder import engine_options, open_roles, read_engines
+from ssra_engine.engine_folder import MANIFEST, engine_options, open_roles, read_engines
 from ssra_engine.engines import load_engine
 from ssra_engine.errors import ConfigError
 from ssra_engine.evaluation.embedding import embed, load_model
 from ssra_engine.evaluation.retrieval import Judged
+from ssra_engine.prompts import TEMPLATES
 from ssra_engine.readers import files_key
 from ssra_engine.roles import Roles
 from ssra_engine.run import run
@@ -44,6 +47,7 @@ _log = logging.getLogger(__name__)
 
 # What `build` reads of the configuration; the rest is the run's.
 _BUILD_SECTIONS = {"seed", "grades", "input", "model", "annotate"}
+_SCORE_SECTIONS = _BUILD_SECTIONS - {"annotate"}
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,8 @@ class Pipeline:
         sections = config.model_dump(mode="json", include=_BUILD_SECTIONS)
         names = ["corpus", "judgments", "backbone", *(["pairs"] if pairs else [])]
         folder = self._folder / "engines" / _key(sections, self._of(*names))
+        if config.model.backbone is not None and not folder.exists():
+            self._lay_down(folder, config.model_dump(mode="json", include=_SCORE_SECTIONS))
         build(
             config,
             corpus=self._settings.corpus,
@@ -126,6 +132,20 @@ class Pipeline:
             progress=self._progress,
         )
         return folder
+
+    def _lay_down(self, folder: Path, sections: dict[str, Any]) -> None:
+        """Copy engines that were made under the same settings of the score model: `build` keeps it.
+
+        A preset's score model depends on the pairs as well, so it is not shared.
+        """
+        for manifest in sorted(folder.parent.glob(f"*/{MANIFEST}")):
+            made = manifest.parent
+            if "." in made.name:  # what a kill left
+                continue
+            config = read_engines(made).manifest["fingerprint"]["config"]
+            if {name: config[name] for name in _SCORE_SECTIONS} == sections:
+                put_folder(folder, partial(_copy, made))
+                return
 
     def _synthesize(self, method: Method, config: Config) -> Path | None:
         """The folder of a run; None where it kept nothing, which leaves the judgments alone."""
@@ -181,14 +201,23 @@ class Pipeline:
 
 
 def _as_it_comes(roles: Roles, config: Config, backbone_key: str) -> Roles:
-    """The same roles, with the backbone itself in place of the query model."""
+    """The same roles, with the backbone itself in place of the query model.
+
+    It understands words only, whatever the trained models are asked; its queries are not filtered
+    by score, so the score model may be asked the same way.
+    """
     backbone = str(config.model.backbone)
     options = engine_options(config, config.engine.backend)
     return dataclasses.replace(
         roles,
+        template=TEMPLATES["instruct"],
         fingerprint=f"{roles.fingerprint} prompt {backbone_key}",
         open_query=lambda _: load_engine(backbone, **options),
     )
+
+
+def _copy(source: Path, empty: Path) -> None:
+    shutil.copytree(source, empty, dirs_exist_ok=True)
 
 
 def _key(*parts: Any) -> str:

@@ -11,9 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
 from click.testing import CliRunner
-from small_models import byte_tokenizer
+from small_models import byte_tokenizer, sizes
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from ssra_engine.cli import main
 from ssra_engine.comparing import pipeline
@@ -26,6 +28,7 @@ from ssra_engine.errors import ConfigError
 from ssra_engine.evaluation.lists import judged_pairs
 from ssra_engine.evaluation.measuring import Figures, Settings, measure
 from ssra_engine.simulate import simulate, write
+from ssra_engine.steps import NoProgress
 
 _SETTINGS: dict[str, Any] = {
     "model": {
@@ -47,6 +50,15 @@ def _save_base(folder: Path) -> Path:
     weights = np.random.default_rng(0).normal(size=(tokenizer.get_vocab_size(), 8))
     module = StaticEmbedding(tokenizer, embedding_weights=weights.astype(np.float32))
     SentenceTransformer(modules=[module], device="cpu").save_pretrained(str(folder))
+    return folder
+
+
+def _save_backbone(folder: Path) -> Path:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = LlamaForCausalLM(LlamaConfig(**sizes(hidden_size=32, max_position_embeddings=512)))
+    model.save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
     return folder
 
 
@@ -119,6 +131,48 @@ def test_methods_share_what_they_can_and_nothing_is_made_twice(
     assert (
         again == json.loads((output / "report.json").read_text()) == json.loads(json.dumps(first))
     )
+
+
+class _Begun(NoProgress):
+    """The steps that were begun."""
+
+    def __init__(self) -> None:
+        self.steps: list[str] = []
+
+    def begin(self, name: str, documents: int, done: int) -> None:
+        self.steps.append(name)
+
+
+@pytest.mark.slow
+def test_methods_with_and_without_pairs_share_the_score_model_of_a_backbone(
+    world: Path, tmp_path: Path
+) -> None:
+    settings = {
+        "model": {
+            "backbone": str(_save_backbone(tmp_path / "backbone")),
+            "prompts": "plain",
+            "max_document_tokens": 48,
+            "lora": {"rank": 2},
+            "score": {"max_steps": 2},
+            "query": {"max_steps": 2},
+        },
+        "synthesize": {"max_new_tokens": 4},
+    }
+    methods = ["prompt", "vanilla", "ssra-without-stage-2"]
+    begun = _Begun()
+    changes = {"settings": settings, "documents": 4}
+    report = compare_methods(_settings(world, methods, **changes), tmp_path / "out", begun)
+    assert list(report["methods"]) == methods
+    assert (
+        begun.steps.count("train the score model") == begun.steps.count("keep the score model") == 1
+    )
+    cards = [
+        json.loads((tmp_path / "out/engines" / name / "manifest.json").read_text())["figures"]
+        for name in _folders(tmp_path / "out")["engines"]
+    ]
+    assert len(cards) == 2
+    assert cards[0]["score"] == cards[1]["score"]
+    assert sorted(any(card["d2q"]["score"]) for card in cards) == [False, True]
 
 
 def test_what_each_method_changes() -> None:
