@@ -7,10 +7,8 @@ documents. See `steps`.
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +21,9 @@ from ssra_engine.corpus import Corpus, open_corpus
 from ssra_engine.errors import ConfigError
 from ssra_engine.roles import Roles
 from ssra_engine.runners.runner import open_runner
-from ssra_engine.steps import NoProgress, Progress, Steps, shard_count
-from ssra_engine.store import Store, open_store
+from ssra_engine.shards import shard_count
+from ssra_engine.steps import NoProgress, Progress, Steps
+from ssra_engine.store import open_store
 
 __all__ = ["Plan", "Progress", "RunResult", "plan", "run"]
 
@@ -96,7 +95,7 @@ def plan(config: Config, inputs: Sequence[str | Path], roles: Roles) -> Plan:
     return Plan(
         found.documents,
         found.rejected,
-        shard_count(found.documents, config),
+        shard_count(found.documents, config.output.shard_documents),
         round_documents,
         requests,
         seconds,
@@ -131,7 +130,7 @@ def run(
     with open_store(output, _fingerprint(config, corpus, roles), config.to_yaml()) as store:
         if store.finished:
             return RunResult(output, store.summary(), already_finished=True)
-        with _logging_to(store):
+        with store.logging():
             started = time.perf_counter()
             runner = open_runner(config.runner)
             steps = Steps(config, corpus, roles, store, progress or NoProgress(), runner)
@@ -175,17 +174,3 @@ def _fingerprint(config: Config, corpus: Corpus, roles: Roles) -> dict[str, Any]
         "engines": roles.fingerprint,
         "config": tree,
     }
-
-
-@contextmanager
-def _logging_to(store: Store) -> Iterator[None]:
-    logger, handler = logging.getLogger("ssra_engine"), store.log_handler()
-    level = logger.level
-    logger.setLevel(min(logger.getEffectiveLevel(), logging.INFO))
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
-        handler.close()

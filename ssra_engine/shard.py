@@ -7,8 +7,7 @@ document's samples do not depend on the other documents: a shard cut in two give
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cached_property
 
@@ -19,7 +18,7 @@ import pyarrow.compute as pc
 from ssra_engine.budget import Budget
 from ssra_engine.config import Config
 from ssra_engine.engines.engine import Engine, Sampling
-from ssra_engine.errors import EngineError, EngineGoneError
+from ssra_engine.isolation import engine_call, isolate_failures
 from ssra_engine.keys import hash_strings, mix, normalise
 from ssra_engine.prompts import COMPARATOR_TEMPLATE, STOP, collapse_whitespace
 from ssra_engine.reasons import KEPT, decode_reasons, reason_code
@@ -41,9 +40,6 @@ from ssra_engine.stages.synthesize import Asked, ask, generate, request_batches,
 __all__ = ["Job", "failed_documents", "synthesize_shard"]
 
 _log = logging.getLogger(__name__)
-
-# When this many documents, the first of their shard, fail one by one, the engine is at fault.
-_HOPELESS_DOCUMENTS = 16
 
 _Tick = Callable[[float], None]
 
@@ -99,31 +95,19 @@ def synthesize_shard(
         rows of `schema.STAGED`.
 
     Raises:
-        EngineError: the first `_HOPELESS_DOCUMENTS` documents all fail, each on its own, or no
-            engine is left.
+        EngineError: the first documents all fail, or no engine is left (`isolate_failures`).
     """
-    pending = [(0, len(documents))]
-    tables: list[pa.Table] = []
-    failed = 0
-    while pending:
-        start, stop = pending.pop()
+
+    def work(start: int, stop: int) -> pa.Table:
         part = documents.slice(start, stop - start)
-        try:
-            tables.append(_synthesize(part, job, _after(start, tick), first + start))
-        except _EngineCallError as failure:
-            if len(part) > 1:
-                middle = (start + stop) // 2
-                pending += [(middle, stop), (start, middle)]
-                continue
-            failed += 1
-            _log.warning("document %s failed: %s", part.column("doc_id")[0], failure)
-            tables.append(failed_documents(part.column("doc_id"), pa.array([str(failure)])))
-            if failed == stop == _HOPELESS_DOCUMENTS:
-                raise EngineError(
-                    f"the engine fails at every document: {failure}. "
-                    "Mend it and run the same command again; finished shards are kept."
-                ) from failure
-    return pa.concat_tables(tables)
+        return _synthesize(part, job, _after(start, tick), first + start)
+
+    def failed(row: int, message: str) -> pa.Table:
+        doc_id = documents.column("doc_id").slice(row, 1)
+        _log.warning("document %s failed: %s", doc_id[0], message)
+        return failed_documents(doc_id, pa.array([message]))
+
+    return isolate_failures(len(documents), work, failed)
 
 
 def failed_documents(doc_ids: pa.Array, messages: pa.Array) -> pa.Table:
@@ -181,20 +165,6 @@ class _Samples:
                 for pair in pairs
             )
         )
-
-
-class _EngineCallError(Exception):
-    """An engine raised while it worked on a shard."""
-
-
-@contextmanager
-def _engine_call() -> Iterator[None]:
-    try:
-        yield
-    except EngineGoneError:
-        raise
-    except Exception as error:
-        raise _EngineCallError(f"{type(error).__name__}: {error}") from error
 
 
 def _after(start: int, tick: _Tick | None) -> _Tick:
@@ -280,7 +250,7 @@ def _generate(
     column = np.searchsorted(config.targets, asked.target)
     suffixes = pa.array(questions, pa.string()).take(pa.array(column))
     batches = request_batches(documents.prefixes, asked.document, suffixes, seeds)
-    with _engine_call():
+    with engine_call():
         texts, ended, tokens = generate(job.query, batches, sampling, tick)
     queries = collapse_whitespace(texts)
     normalised = normalise(queries)
@@ -341,7 +311,7 @@ def _score(
     batches = request_batches(
         documents.prefixes, samples.document[rows], suffixes, samples.seed[rows]
     )
-    with _engine_call():
+    with engine_call():
         probs = score(job.score, batches, job.roles.labels, job.roles.calibration, tick)
     samples.probs[rows] = probs
     settings = job.config.filter
@@ -361,7 +331,7 @@ def _compare(samples: _Samples, rows: np.ndarray, documents: _Documents, job: Jo
             stronger: np.ndarray = strength[low] < strength[high]
             return ~stronger
         queries = samples.query.take(pa.array(rows))
-        with _engine_call():
+        with engine_call():
             answers = prefer(
                 job.comparator,
                 COMPARATOR_TEMPLATE,

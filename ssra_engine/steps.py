@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from typing import Any, Protocol
 
@@ -26,10 +24,11 @@ from ssra_engine.runners.runner import Runner
 from ssra_engine.schema import STAGED
 from ssra_engine.section import Section
 from ssra_engine.shard import Job, failed_documents, synthesize_shard
+from ssra_engine.shards import DoneRows, Shard, commit_shards, shard_count
 from ssra_engine.store import Store
 from ssra_engine.tally import describe, describe_costs
 
-__all__ = ["NoProgress", "Progress", "Steps", "shard_count"]
+__all__ = ["NoProgress", "Progress", "Steps"]
 
 _log = logging.getLogger(__name__)
 
@@ -54,13 +53,6 @@ class NoProgress:
 
     def update(self, done: float) -> None:
         """Ignore it."""
-
-
-@dataclass(frozen=True)
-class _Shard:
-    index: int
-    documents: pa.RecordBatch
-    bad: pa.Table | None = None
 
 
 class Steps:
@@ -94,7 +86,7 @@ class Steps:
         section = self._section("final", documents, "synthetic", "rejected")
         if section.ended is None:
             shards = (
-                _Shard(index, batch, bad)
+                Shard(index, batch, bad)
                 for index, (batch, bad) in enumerate(
                     self._corpus.batches_with_errors(config.output.shard_documents)
                 )
@@ -150,7 +142,7 @@ class Steps:
             kept=kept,
             rejected=rejected,
             file_format=self._config.output.format,
-            shard_count=shard_count(documents, self._config),
+            shard_count=shard_count(documents, self._config.output.shard_documents),
         )
 
     def _refine(self, number: int, documents: int) -> None:
@@ -162,7 +154,7 @@ class Steps:
         section = self._section(f"round-{number}", count, f"{folder}/kept", f"{folder}/rejected")
         if section.ended is None:
             batches = sample.to_batches(max_chunksize=config.output.shard_documents)
-            shards = (_Shard(index, batch) for index, batch in enumerate(batches))
+            shards = (Shard(index, batch) for index, batch in enumerate(batches))
             self._synthesize(
                 section,
                 shards,
@@ -186,7 +178,7 @@ class Steps:
     def _synthesize(
         self,
         section: Section,
-        shards: Iterator[_Shard],
+        shards: Iterator[Shard],
         documents: int,
         *,
         version: int,
@@ -195,9 +187,8 @@ class Steps:
         budget: Budget | None = None,
     ) -> None:
         """Commit the shards of a section that are not committed yet."""
-        done = sum(record["documents"] for record in section.shards.values())
-        self._progress.begin(section.name, documents, done)
-        progress = _Documents(self._progress, done)
+        progress = DoneRows(section, self._progress.update)
+        self._progress.begin(section.name, documents, progress.before)
         job = Job(
             self._config,
             self._roles,
@@ -214,7 +205,7 @@ class Steps:
 
         clock = WorkClock(sum(record["seconds"] for record in section.shards.values()))
 
-        def work(shard: _Shard) -> pa.Table:
+        def work(shard: Shard) -> pa.Table:
             seconds = clock.total()
             if budget is not None and budget.unit == "seconds" and seconds >= budget.amount:
                 _log.info("the budget is spent: shard %d is not begun", shard.index)
@@ -232,20 +223,8 @@ class Steps:
             return table
 
         # More shards than were counted are of input that changed: see below.
-        wanted = set(range(section.shard_count)) - set(section.shards)
-        left = (shard for shard in shards if shard.index in wanted)
-        with ThreadPoolExecutor(1, "writer") as writer:
-            # The disk is waited for while the next shard is worked on; commits stay in order.
-            commit: Future[None] | None = None
-            for shard, table in self._runner.run_shards(left, work):
-                if commit is not None:
-                    commit.result()
-                facts = {"documents": len(shard.documents), "seconds": round(clock.lap(), 3)}
-                commit = writer.submit(section.commit, shard.index, table, facts)
-                self._documents_done += len(shard.documents)
-                progress.end(shard.index, len(shard.documents))
-            if commit is not None:
-                commit.result()
+        commit_shards(section, shards, work, self._runner, progress, clock)
+        self._documents_done += progress.done - progress.before
         self._check_unchanged(section, documents, progress.done)
 
     def _check_unchanged(self, section: Section, documents: int, done: int) -> None:
@@ -297,36 +276,6 @@ class Steps:
             for record in self._store.records
             if record["kind"] == "shard" and record["section"] == "final" and not record["rows"]
         )
-
-
-class _Documents:
-    """How many documents of a section are done; several shards may be at work."""
-
-    def __init__(self, progress: Progress, done: int) -> None:
-        self._progress = progress
-        self._lock = threading.Lock()
-        self._at_work: dict[int, float] = {}
-        self.done = done
-
-    def tell(self, shard: int, share: float) -> None:
-        """So many documents' worth of a shard's work is done."""
-        with self._lock:
-            self._at_work[shard] = share
-            done = self.done + sum(self._at_work.values())
-        self._progress.update(done)
-
-    def end(self, shard: int, documents: int) -> None:
-        """A shard is committed, or will be next."""
-        with self._lock:
-            self._at_work.pop(shard, None)
-            self.done += documents
-            done = self.done + sum(self._at_work.values())
-        self._progress.update(done)
-
-
-def shard_count(documents: int, config: Config) -> int:
-    """Shards that so many documents are cut into."""
-    return -(-documents // config.output.shard_documents)
 
 
 def _seed(config: Config, number: int) -> int:

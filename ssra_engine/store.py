@@ -180,13 +180,23 @@ class Store:
             yield folder
         self.drop("scratch")
 
-    def log_handler(self) -> logging.Handler:
-        """Appends to run.log."""
+    @contextmanager
+    def logging(self) -> Iterator[None]:
+        """Append what this package logs to run.log."""
         path = self.folder / "run.log"
         with writing(path):
             handler = _Log(path, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        return handler
+        logger = logging.getLogger("ssra_engine")
+        level = logger.level
+        logger.setLevel(min(logger.getEffectiveLevel(), logging.INFO))
+        logger.addHandler(handler)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+            handler.close()
 
     def write_manifest(self, state: Literal["running", "finished"] = "running") -> None:
         """Replace manifest.json by one that holds the records so far."""
