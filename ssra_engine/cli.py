@@ -28,6 +28,7 @@ from ssra_engine.commands.inspect import inspect
 from ssra_engine.commands.mine import mine
 from ssra_engine.commands.options import ARGUMENTS, LOG
 from ssra_engine.commands.report import report
+from ssra_engine.commands.rewrite import rewrite
 from ssra_engine.commands.run import run
 from ssra_engine.commands.simulate import simulate
 from ssra_engine.commands.train import train
@@ -121,6 +122,7 @@ def main(ctx: click.Context) -> None:
 
 for _command in (
     simulate,
+    rewrite,
     candidates,
     build,
     run,

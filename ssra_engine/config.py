@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from ssra_engine.budget import parse_budget
 from ssra_engine.errors import ConfigError
 from ssra_engine.presets import PRESETS
+from ssra_engine.teaching.settings import RationaleConfig, RewriteConfig
 from ssra_engine.yaml_file import read_yaml
 
 __all__ = [
@@ -36,8 +37,8 @@ __all__ = [
     "load_config",
 ]
 
-#: What a model does in a run.
-Role: TypeAlias = Literal["score", "query", "comparator"]
+#: What a model does in a run, or before it.
+Role: TypeAlias = Literal["score", "query", "comparator", "teacher"]
 
 # A few hundred bytes of YAML can be a value of 10^9 leaves, through aliases of aliases.
 _SHORTLY = reprlib.Repr()
@@ -260,6 +261,8 @@ class Config(_Section):
     grades: tuple[int, ...] = Field((0, 1, 2, 3), description="the grade scale, ascending from 0")
     input: InputConfig = InputConfig()
     model: ModelConfig = ModelConfig()
+    rewrite: RewriteConfig = RewriteConfig()
+    rationale: RationaleConfig = RationaleConfig()
     annotate: AnnotateConfig = AnnotateConfig()
     synthesize: SynthesizeConfig = SynthesizeConfig()
     filter: FilterConfig = FilterConfig()

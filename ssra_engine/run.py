@@ -164,7 +164,7 @@ def _open_corpus(config: Config, inputs: Sequence[str | Path]) -> Corpus:
 
 
 def _fingerprint(config: Config, corpus: Corpus, roles: Roles) -> dict[str, Any]:
-    tree = config.model_dump(mode="json", exclude={"runner"})
+    tree = config.model_dump(mode="json", exclude={"runner", "rewrite", "rationale"})
     for section, names in _SPEED_ONLY.items():
         for name in names:
             del tree[section][name]

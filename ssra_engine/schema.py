@@ -15,6 +15,7 @@ __all__ = [
     "PAIRS",
     "REASONS",
     "REJECTED",
+    "REJECTED_DESCRIPTIONS",
     "STAGED",
     "SYNTHETIC",
 ]
@@ -124,6 +125,17 @@ SYNTHETIC = pa.schema(
 REJECTED = pa.schema(
     [
         *SYNTHETIC,
+        pa.field("reason", pa.dictionary(pa.int8(), pa.string())),
+        pa.field("message", pa.string()),
+    ]
+)
+
+#: Descriptions of documents that are of no use: what the teacher wrote, null where it was nothing,
+#: and why. `message` says what failed.
+REJECTED_DESCRIPTIONS = pa.schema(
+    [
+        pa.field("doc_id", pa.string()),
+        pa.field("description", pa.string()),
         pa.field("reason", pa.dictionary(pa.int8(), pa.string())),
         pa.field("message", pa.string()),
     ]

@@ -84,6 +84,9 @@ def verify_output(folder: str | Path) -> Verdict:
             )
         try:
             manifest = _read_records(folder)
+            maker = manifest.fingerprint.get("command")
+            if maker is not None:
+                raise StoreError(f"made by `ssra-engine {maker}`, and not by `run`")
             verdict.finished = manifest.state == "finished"
             if not manifest.records and not verdict.finished:
                 return verdict  # a run that was stopped before it had finished anything

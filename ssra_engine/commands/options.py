@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ __all__ = [
     "NUMBERS",
     "config_option",
     "json_option",
+    "print_resumption",
     "python_option",
     "quiet_option",
     "remember_log",
@@ -87,3 +89,11 @@ quiet_option = click.option("--quiet", is_flag=True, help="No progress and no ta
 def remember_log(log: Path) -> None:
     """Name the log that takes the traceback, should the command fail unexpectedly."""
     click.get_current_context().meta[LOG] = log
+
+
+def print_resumption(output: Path) -> None:
+    """Say that the command was interrupted, and print the one that goes on."""
+    command = shlex.join(["ssra-engine", *click.get_current_context().meta[ARGUMENTS]])
+    click.echo(
+        f"Interrupted. What is finished is kept in {output}. To go on:\n  {command}", err=True
+    )

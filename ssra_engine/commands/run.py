@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import signal
 from dataclasses import asdict
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ssra_engine.commands.options import (
-    ARGUMENTS,
     GRADES,
     config_option,
     json_option,
+    print_resumption,
     python_option,
     quiet_option,
     remember_log,
@@ -160,7 +159,7 @@ def run(
             watched = interruption.watch(progress)
             result = run_method(settings, inputs, roles, output, watched)
     except KeyboardInterrupt as error:
-        _print_resumption(output)
+        print_resumption(output)
         number = getattr(error, "number", signal.SIGINT)
         click.get_current_context().exit(_SIGNALLED + number)
     report = _make_report(result, engines)
@@ -170,14 +169,6 @@ def run(
         _print_result(result, inputs, report)
     if result.failed_documents:
         click.get_current_context().exit(_FAILED_DOCUMENTS)
-
-
-def _print_resumption(output: Path) -> None:
-    context = click.get_current_context()
-    command = shlex.join(["ssra-engine", *context.meta[ARGUMENTS]])
-    click.echo(
-        f"Interrupted. What is finished is kept in {output}. To go on:\n  {command}", err=True
-    )
 
 
 def _prepare(

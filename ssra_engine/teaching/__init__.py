@@ -1,0 +1,1 @@
+"""What a teacher language model writes: descriptions of documents, reasons for judgments."""
