@@ -16,7 +16,8 @@ from typing import Any
 
 from ssra_engine.building.data import read_data
 from ssra_engine.building.fingerprint import fingerprint
-from ssra_engine.building.models import Task, train_models
+from ssra_engine.building.models import train_models
+from ssra_engine.building.task import Task
 from ssra_engine.config import Config
 from ssra_engine.corpus import open_corpus
 from ssra_engine.durable import locked, put_folder, remove, writing
@@ -104,6 +105,11 @@ def _check_settings(config: Config) -> None:
             f"model.backbone: '{backbone}' does not exist. Give the folder of a causal language "
             "model or a GGUF file."
         )
+    encoder = config.model.cross_encoder.backbone
+    if encoder is not None and not Path(encoder).is_dir():
+        raise ConfigError(
+            f"model.cross_encoder.backbone: '{encoder}' is no folder. Give that of an encoder."
+        )
     if config.engine.backend == "fake":
         raise ConfigError("engine.backend: the fake backend cannot grade pairs; give auto.")
     if config.engine.backend != "auto":
@@ -111,13 +117,17 @@ def _check_settings(config: Config) -> None:
 
 
 def _prepare(config: Config, output: Path) -> None:
-    """Make the checkpoints of a backend in another interpreter, unless they are there."""
+    """Make the checkpoints of a backend in another interpreter, unless they are there.
+
+    A cross-encoder is not run by any of them.
+    """
     backend = config.engine.backend
     if backend in BACKENDS and BACKENDS[backend].own_python:
         from ssra_engine.engines.checkpoint import prepare_checkpoint
 
-        for role in ("score", "query"):
-            prepare_checkpoint(output / role)
+        if config.model.score_model == "causal":
+            prepare_checkpoint(output / "score")
+        prepare_checkpoint(output / "query")
 
 
 def _replace(output: Path, fill: Callable[[Path], None]) -> None:

@@ -22,6 +22,7 @@ __all__ = [
     "ActorConfig",
     "AnnotateConfig",
     "Config",
+    "CrossEncoderConfig",
     "EngineConfig",
     "FilterConfig",
     "InputConfig",
@@ -31,6 +32,7 @@ __all__ = [
     "RefineConfig",
     "Role",
     "RunnerConfig",
+    "ScheduleConfig",
     "SynthesizeConfig",
     "TinyConfig",
     "TrainConfig",
@@ -86,20 +88,32 @@ class TinyConfig(_Section):
         return self
 
 
-class TrainConfig(_Section):
-    """Settings of one supervised training."""
+class ScheduleConfig(_Section):
+    """How long and how fast a model is trained."""
 
     epochs: float = Field(3.0, gt=0)
     max_steps: int | None = Field(None, ge=1, description="fewer epochs where they take more")
     rate: float = Field(1e-4, gt=0, description="peak learning rate, cosine schedule")
-    attention_rate: float = Field(
-        1.0, gt=0, description="factor of the rate for attention weights of a full training"
-    )
-    train_embeddings: bool = Field(True, description="of a full training")
     warmup: float = Field(0.05, ge=0, lt=1, description="share of steps with a rising rate")
     weight_decay: float = Field(1e-3, ge=0)
     batch_rows: int = Field(32, ge=1)
     patience: int = Field(2, ge=1, description="evaluations on held-out queries without progress")
+
+
+class TrainConfig(ScheduleConfig):
+    """Settings of one supervised training of a causal LM."""
+
+    attention_rate: float = Field(
+        1.0, gt=0, description="factor of the rate for attention weights of a full training"
+    )
+    train_embeddings: bool = Field(True, description="of a full training")
+
+
+class CrossEncoderConfig(ScheduleConfig):
+    """A cross-encoder as score model: an encoder that reads query and document side by side."""
+
+    backbone: str | None = Field(None, description="folder of an encoder")
+    rate: float = Field(5e-5, gt=0, description="peak learning rate, cosine schedule")
 
 
 class ModelConfig(_Section):
@@ -120,13 +134,24 @@ class ModelConfig(_Section):
         le=1,
         description="how far the score model forgets that judged grades are mostly the extremes",
     )
-    score: TrainConfig = TrainConfig()
+    score_model: Literal["causal", "cross-encoder"] = Field(
+        "causal", description="kind of the score model"
+    )
+    score: TrainConfig = Field(TrainConfig(), description="training of a causal score model")
+    cross_encoder: CrossEncoderConfig = CrossEncoderConfig()
     query: TrainConfig = TrainConfig()
 
     @model_validator(mode="after")
     def _one_backbone(self) -> ModelConfig:
         if self.backbone is not None and self.preset is not None:
             raise ValueError("give a backbone or a preset, not both")
+        crossed = self.score_model == "cross-encoder"
+        if crossed != (self.cross_encoder.backbone is not None):
+            raise ValueError(
+                "a cross-encoder needs an encoder: give --score-backbone FOLDER with it"
+                if crossed
+                else "--score-backbone is for --score-model cross-encoder"
+            )
         return self
 
 

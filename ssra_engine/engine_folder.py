@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from ssra_engine.content import content_key
 from ssra_engine.engines import BACKENDS, load_engine
 from ssra_engine.engines.engine import Engine
 from ssra_engine.errors import ConfigError, EngineError
-from ssra_engine.prompts import TEMPLATES
+from ssra_engine.prompts import TEMPLATES, PairTemplate, PromptTemplate
 from ssra_engine.roles import Roles, asks_model
 
 __all__ = [
@@ -24,8 +24,10 @@ __all__ = [
     "content_key",
     "engine_options",
     "open_roles",
+    "open_score_model",
     "read_d2q",
     "read_engines",
+    "score_template",
 ]
 
 MANIFEST = "manifest.json"
@@ -106,9 +108,10 @@ def open_roles(folder: str | Path, config: Config) -> Roles:
     return Roles(
         fingerprint=key,
         template=TEMPLATES[engines.manifest["template"]],
+        score_template=score_template(built, engines.manifest["template"]),
         labels=tuple(str(grade) for grade in engines.grades),
         calibration=Calibration(float(card["temperature"]), tuple(card["bias"])),
-        open_score=lambda: load_engine(engines.folder / "score", **options),
+        open_score=lambda: open_score_model(engines.folder / "score", built, options),
         open_comparator=open_comparator if asks_model(comparator) else None,
         open_query=open_query,
         d2q=lambda: read_d2q(engines.folder),
@@ -135,6 +138,37 @@ def engine_options(built: Config, backend: str, run: Config | None = None) -> di
         own = ("python", "tensor_parallel", "block_reuse", "memory")
         options |= settings.model_dump(include={*own, "start_seconds", "batch_seconds"})
     return options
+
+
+def score_template(built: Config, template: str) -> PromptTemplate:
+    """How the score model of a build is asked, in a family of prompts."""
+    asked = TEMPLATES[template]
+    if built.model.score_model == "causal":
+        return asked
+    return PairTemplate(**{field.name: getattr(asked, field.name) for field in fields(asked)})
+
+
+def open_score_model(folder: Path, built: Config, options: dict[str, Any]) -> Engine:
+    """Load a score model of either kind.
+
+    Args:
+        folder: of the model.
+        built: configuration it was built with.
+        options: see `engine_options`; a cross-encoder runs in torch whatever the backend.
+
+    Raises:
+        EngineError: it cannot be loaded.
+    """
+    if built.model.score_model == "causal" or options["backend"] == "fake":
+        return load_engine(folder, **options)
+    from ssra_engine.engines.cross_encoder_engine import CrossEncoderEngine
+
+    return CrossEncoderEngine(
+        folder,
+        bfloat16=options["dtype"] == "bfloat16",
+        batch_tokens=options["batch_tokens"],
+        threads=options["threads"],
+    )
 
 
 def _retrain(engines: Engines, d2q: pa.Table, target: Path, seed: int) -> None:

@@ -52,7 +52,7 @@ def score_judgments(
     texts = roles.template.documents(documents)
     known = pa.table({"doc_id": documents["doc_id"], "document": texts})
     requests = score_requests(
-        d2q_rows(judged, known, "judgment"), roles.template, len(outputs.config.grades)
+        d2q_rows(judged, known, "judgment"), roles.score_template, len(outputs.config.grades)
     )
     engine = roles.open_score()
     try:

@@ -19,6 +19,7 @@ __all__ = [
     "COMPARATOR_TEMPLATE",
     "STOP",
     "TEMPLATES",
+    "PairTemplate",
     "PromptTemplate",
     "collapse_whitespace",
     "grade_meanings",
@@ -145,6 +146,14 @@ class PromptTemplate:
     def completion(self, query: str) -> str:
         """What the query model is trained to write after a query suffix."""
         return f" {query}{STOP}"
+
+
+class PairTemplate(PromptTemplate):
+    """The documents of a family of prompts, for a model that reads a query beside a document."""
+
+    def score_parts(self, grades: int) -> tuple[str, str]:
+        """Nothing: the query stands alone."""
+        return "", ""
 
 
 TEMPLATES: Mapping[str, PromptTemplate] = {

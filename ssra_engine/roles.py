@@ -29,6 +29,7 @@ class Roles:
     Attributes:
         fingerprint: changes when any of the models does; part of what an output folder belongs to.
         template: prompts the models were trained with.
+        score_template: how the score model is asked; its documents are those of `template`.
         labels: label of each grade as the score model writes it, lowest first.
         calibration: of the score model's logits.
         open_score: loads the score model.
@@ -44,6 +45,7 @@ class Roles:
 
     fingerprint: str
     template: PromptTemplate
+    score_template: PromptTemplate
     labels: tuple[str | int, ...]
     calibration: Calibration
     open_score: Callable[[], Engine]
@@ -68,6 +70,7 @@ def fake_roles(grades: tuple[int, ...], comparator: str = "score") -> Roles:
     return Roles(
         fingerprint="fake",
         template=TEMPLATES["plain"],
+        score_template=TEMPLATES["plain"],
         labels=tuple(str(grade) for grade in grades),
         calibration=Calibration(),
         open_score=FakeEngine,

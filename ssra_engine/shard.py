@@ -307,7 +307,7 @@ def _score(
 ) -> None:
     rows = rows[np.argsort(samples.document[rows], kind="stable")]
     queries = samples.query.take(pa.array(rows))
-    suffixes = job.roles.template.score_suffixes(queries, len(job.config.grades))
+    suffixes = job.roles.score_template.score_suffixes(queries, len(job.config.grades))
     batches = request_batches(
         documents.prefixes, samples.document[rows], suffixes, samples.seed[rows]
     )

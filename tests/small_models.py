@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 LINES = [
     "The quick brown fox jumps over the lazy dog near the old river bank.",
@@ -51,3 +53,19 @@ def sizes(**changes: Any) -> dict[str, Any]:
         "eos_token_id": 2,
         **changes,
     }
+
+
+def write_encoder(folder: Path) -> Path:
+    """A BERT with random weights that reads pairs as ``<s> a </s> b </s>``, in a new folder."""
+    tokenizer = byte_tokenizer()
+    tokenizer._tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>",
+        pair="<s> $A </s> $B:1 </s>:1",
+        special_tokens=[("<s>", 1), ("</s>", 2)],
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = BertModel(BertConfig(**sizes(num_hidden_layers=2, hidden_size=32)))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

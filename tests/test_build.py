@@ -294,6 +294,51 @@ def test_bad_judgments_are_found_before_anything_is_trained(
     assert not (tmp_path / "engines").exists()
 
 
+def test_a_cross_encoder_plays_the_score_model(
+    inputs: dict[str, list[Path]], tmp_path: Path
+) -> None:
+    """The grades of `build`, `run` and held-out judgments are those that the model itself gives."""
+    import numpy as np
+    import pyarrow.parquet as pq
+    from sentence_transformers import CrossEncoder
+    from small_models import write_encoder
+
+    from ssra_engine.calibration import Calibration
+    from ssra_engine.evaluation.outputs import open_outputs
+    from ssra_engine.held_out import score_judgments
+
+    encoder = {
+        "model__score_model": "cross-encoder",
+        "model__cross_encoder__backbone": str(write_encoder(tmp_path / "encoder")),
+        "model__cross_encoder__epochs": 1,
+    }
+    built = tmp_path / "engines"
+    figures = build(config(**encoder), **inputs, output=built).figures
+    card = figures["score"]
+    assert card["held_out"]["rows"] == figures["judgments"]["dev"]
+    roles = open_roles(built, config(**encoder))
+    settings = config(**encoder, input__limit=16, filter__scored=False)
+    run(settings, inputs["corpus"], roles, tmp_path / "out")
+    parts = [pq.read_table(path) for path in sorted((tmp_path / "out").rglob("part-*.parquet"))]
+    rows = [r for part in parts for r in part.to_pylist() if r["probs"] is not None]
+    with pa.ipc.open_file(inputs["corpus"][0]) as reader:
+        corpus = reader.read_all()
+    prefixes = roles.template.documents(corpus).to_pylist()
+    texts = dict(zip(corpus["doc_id"].to_pylist(), prefixes, strict=True))
+    model = CrossEncoder(str(built / "score"), device="cpu", local_files_only=True)
+    logits = model.predict([(row["query"], texts[row["doc_id"]]) for row in rows])
+    probs = Calibration(card["temperature"], tuple(card["bias"])).probs(logits)
+    assert rows
+    np.testing.assert_allclose(probs, [row["probs"] for row in rows], atol=1e-4)
+    outputs = open_outputs(tmp_path / "out")
+    held_out, grades = score_judgments(
+        outputs, [str(inputs["judgments"][0])], corpus=[str(inputs["corpus"][0])], engines=built
+    )
+    confusion = np.zeros((4, 4), int)
+    np.add.at(confusion, (grades, held_out.argmax(axis=1)), 1)
+    assert confusion.tolist() == card["held_out_evened"]["confusion"]
+
+
 @pytest.mark.parametrize("missing", ["manifest.json", "d2q.arrow", "score"])
 def test_an_engines_folder_that_is_not_whole_is_refused(
     engines: Path, tmp_path: Path, missing: str
@@ -351,6 +396,10 @@ def test_a_backend_in_another_interpreter_gets_its_checkpoints_once(
     [
         ({"engine.backend": "fake"}, "the fake backend cannot grade pairs"),
         ({"model.preset": None, "model.backbone": "nowhere.gguf"}, "'nowhere.gguf' does not exist"),
+        (
+            {"model.score_model": "cross-encoder", "model.cross_encoder.backbone": "nowhere"},
+            "'nowhere' is no folder",
+        ),
     ],
 )
 def test_what_cannot_be_built_with_is_refused_before_data_are_read(

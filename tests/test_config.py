@@ -45,6 +45,8 @@ def test_a_preset_lies_under_what_the_user_says() -> None:
         ({"synthesize.grades": [1, 1]}, "synthesize.grades"),
         ({"model.preset": "tiny", "model.backbone": "x"}, "not both"),
         ({"model.preset": "huge"}, "model.preset"),
+        ({"model.score_model": "cross-encoder"}, "give --score-backbone"),
+        ({"model.cross_encoder.backbone": "x"}, "for --score-model cross-encoder"),
     ],
 )
 def test_a_bad_setting_is_named(overrides: dict[str, object], place: str) -> None:

@@ -9,9 +9,7 @@ import pyarrow as pa
 from ssra_engine.building.data import BuildData, template_name
 from ssra_engine.calibration import Calibration
 from ssra_engine.config import Config
-from ssra_engine.engine_folder import engine_options
-from ssra_engine.engines import load_engine
-from ssra_engine.prompts import TEMPLATES
+from ssra_engine.engine_folder import engine_options, open_score_model, score_template
 from ssra_engine.stages.annotate import annotated, d2q_rows, score_requests, training_data
 from ssra_engine.stages.filter import score
 from ssra_engine.steps import Progress
@@ -45,9 +43,11 @@ def grade_pairs(
         done += scored
         steps.update(done)
 
-    engine = load_engine(folder / "score", **engine_options(config, config.engine.backend))
+    template = score_template(config, template_name(config))
+    options = engine_options(config, config.engine.backend)
+    engine = open_score_model(folder / "score", config, options)
     try:
-        requests = score_requests(rows, TEMPLATES[template_name(config)], len(config.grades))
+        requests = score_requests(rows, template, len(config.grades))
         probs = score(engine, requests, labels, calibration, advance)
     finally:
         engine.close()

@@ -19,11 +19,13 @@ def fingerprint(
     config: Config, corpus: Corpus, judgments: Sequence[str | Path], pairs: Sequence[str | Path]
 ) -> dict[str, Any]:
     """Names and contents of all that the models follow from, for the manifest."""
+    encoder = config.model.cross_encoder.backbone
     sections = {"seed", "grades", "input", "model", "annotate"}
     return {
         "version": __version__,
         "config": config.model_dump(mode="json", include=sections),
         "backbone": "" if config.model.backbone is None else content_key(config.model.backbone),
+        "score_backbone": "" if encoder is None else content_key(encoder),
         "corpus": corpus.fingerprint(),
         "judgments": files_key(judgments),
         "pairs": files_key(pairs),
@@ -33,7 +35,8 @@ def fingerprint(
 def score_model_parts(fingerprint: dict[str, Any]) -> dict[str, Any]:
     """What the score model depends on. A preset's tokenizer is trained on the pairs too."""
     parts = training_data_parts(fingerprint)
-    if fingerprint["config"]["model"]["preset"] is None:
+    model = fingerprint["config"]["model"]
+    if model["preset"] is None or model.get("score_model") == "cross-encoder":
         del parts["pairs"]
     return parts | {"config": {k: v for k, v in parts["config"].items() if k != "annotate"}}
 

@@ -22,6 +22,8 @@ __all__ = ["build"]
 _PLACES = {
     "backbone": "model.backbone",
     "preset": "model.preset",
+    "score_model": "model.score_model",
+    "score_backbone": "model.cross_encoder.backbone",
     "grades": "grades",
     "seed": "seed",
     "backend": "engine.backend",
@@ -37,6 +39,13 @@ _PLACES = {
 @click.option(
     "--preset", type=click.Choice(["tiny"]), help="Train a small backbone from scratch instead."
 )
+@click.option(
+    "--score-model",
+    type=click.Choice(["causal", "cross-encoder"]),
+    help="Kind of the score model: that language model, or an encoder, which is faster."
+    "  [default: causal]",
+)
+@click.option("--score-backbone", help="Folder of the encoder of a cross-encoder.")
 @click.option("--grades", type=GRADES, help="The grade scale. [default: 0,1,2,3]")
 @click.option(
     "--backend", help="Grades the pairs: auto, torch, tensorrt-llm, vllm. [default: auto]"

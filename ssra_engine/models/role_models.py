@@ -11,18 +11,16 @@ import pyarrow as pa
 import torch
 from peft import LoraConfig as PeftLoraConfig
 from peft import get_peft_model
-from sklearn.metrics import cohen_kappa_score, confusion_matrix, f1_score
 
-from ssra_engine.calibration import evening_bias, fit_temperature, log_softmax
 from ssra_engine.config import LoraConfig, TrainConfig
 from ssra_engine.models.packing import PackedSequence, collate, pack
 from ssra_engine.models.questions import QuestionEncoder
+from ssra_engine.models.score_card import grade_weights, score_card
 from ssra_engine.models.training import target_logits, train
 
-__all__ = ["grade_weights", "quality", "train_query_model", "train_score_model"]
+__all__ = ["train_query_model", "train_score_model"]
 
 _PREDICT_ROWS = 64
-_BINS = 10
 
 
 def train_score_model(
@@ -53,23 +51,15 @@ def train_score_model(
         seed: of data order, dropout and the adapter's weights.
 
     Returns:
-        the trained model, and its card: ``temperature``, ``bias`` and, with held-out rows, the
-        quality on them without the bias (``held_out``) and with it (``held_out_evened``).
+        the trained model, and its card; see `score_card`.
     """
     power = evenness / 2
     sequences, watched = (_score_sequences(encoder, rows, power) for rows in (judged, held_out))
     model, figures = _fine_tune(
         model, sequences, watched, config, encoder, lora=lora, seed=seed, labels_only=True
     )
-    bias = evening_bias(judged["grade"].to_numpy(), encoder.grades, power)
-    card: dict[str, Any] = {"temperature": 1.0, "bias": list(bias), "training": figures}
-    if watched:
-        logits = _predict(model, watched, encoder)
-        grades = held_out["grade"].to_numpy().astype(np.int64)
-        card["temperature"] = fit_temperature(logits, grades)
-        logits /= card["temperature"]
-        card["held_out"] = quality(logits, grades)
-        card["held_out_evened"] = quality(logits + np.asarray(bias), grades)
+    logits = _predict(model, watched, encoder) if watched else None
+    card = score_card(judged, held_out, logits, encoder.grades, evenness, figures)
     return model, card
 
 
@@ -96,50 +86,6 @@ def train_query_model(
     return _fine_tune(
         model, sequences, [], config, encoder, lora=lora, seed=seed, labels_only=False
     )
-
-
-def grade_weights(grades: np.ndarray, scale: int, power: float = 0.5) -> list[float]:
-    """Weight of each row: its grade's share to the power of -`power`, with mean 1.
-
-    One half lies between the natural mix, in which rare grades are never learned, and equal grades,
-    in which a handful of rows would outweigh the rest.
-    """
-    share = np.bincount(grades, minlength=scale) / max(len(grades), 1)
-    weights = share[grades] ** -power
-    return [float(weight) for weight in weights / weights.mean()]
-
-
-def quality(logits: np.ndarray, grades: np.ndarray) -> dict[str, Any]:
-    """How good a score model is: calibrated logits float[N, G] against grades int[N].
-
-    Returns:
-        ``rows``, ``accuracy``, ``f1`` per grade, ``quadratic_kappa``, ``calibration_error``
-        (expected, ten bins of confidence), ``reliability`` (rows, mean confidence and accuracy of
-        each of those bins that holds rows) and the ``confusion`` matrix (rows: judged grade).
-    """
-    probs = np.exp(log_softmax(logits))
-    scale = list(range(logits.shape[1]))
-    predicted, confidence = probs.argmax(1), probs.max(1)
-    right = predicted == grades
-    bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
-    reliability = [
-        [int(mine.sum()), float(confidence[mine].mean()), float(right[mine].mean())]
-        for mine in (bins == b for b in np.unique(bins))
-    ]
-    gaps = [rows * abs(share - sure) / len(grades) for rows, sure, share in reliability]
-    scores = f1_score(grades, predicted, labels=scale, average=None, zero_division=0.0)
-    varied = len({*grades.tolist(), *predicted.tolist()}) > 1
-    return {
-        "rows": len(grades),
-        "accuracy": float(right.mean()),
-        "f1": [float(score) for score in scores],
-        "quadratic_kappa": float(cohen_kappa_score(grades, predicted, weights="quadratic"))
-        if varied
-        else 0.0,
-        "calibration_error": float(sum(gaps)),
-        "reliability": reliability,
-        "confusion": confusion_matrix(grades, predicted, labels=scale).tolist(),
-    }
 
 
 def _score_sequences(

@@ -7,7 +7,7 @@ import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.nn.functional import cross_entropy, linear
@@ -19,13 +19,15 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.trainer_pt_utils import LengthGroupedSampler
-from transformers.utils import logging
 
 from ssra_engine.calibration import fit_temperature
-from ssra_engine.config import TrainConfig
+from ssra_engine.config import ScheduleConfig, TrainConfig
 from ssra_engine.models.packing import IGNORED, PackedSequence, collate
+from ssra_engine.models.quiet import quiet_transformers
 
-__all__ = ["target_logits", "train"]
+__all__ = ["target_logits", "train", "trainer_settings", "within_steps"]
+
+_Schedule = TypeVar("_Schedule", bound=ScheduleConfig)
 
 
 def target_logits(
@@ -153,9 +155,7 @@ def train(
     Returns:
         ``train_loss`` and, with `held_out`, ``held_out_loss`` of the kept weights.
     """
-    steps = math.ceil(len(sequences) / config.batch_rows) * config.epochs
-    if config.max_steps is not None and steps > config.max_steps:
-        config = config.model_copy(update={"epochs": config.epochs * config.max_steps / steps})
+    config = within_steps(config, len(sequences))
     with tempfile.TemporaryDirectory(prefix="ssra-train-") as scratch, _embeddings(model, config):
         trainer = _PackedTrainer(
             model=model,
@@ -168,7 +168,7 @@ def train(
             attention_rate=config.attention_rate,
         )
         trainer.remove_callback(PrinterCallback)
-        with _quiet_transformers():
+        with quiet_transformers():
             outcome = trainer.train()
         figures = {"train_loss": float(outcome.training_loss)}
         if held_out:
@@ -189,18 +189,37 @@ def _embeddings(model: PreTrainedModel, config: TrainConfig) -> Iterator[None]:
         weights.requires_grad_(trainable)
 
 
-@contextlib.contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """No bars for checkpoints and no word on tied weights that a checkpoint rightly leaves out."""
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
+def within_steps(config: _Schedule, rows: int) -> _Schedule:
+    """The same settings, with fewer epochs where `rows` would take more than `max_steps`."""
+    steps = math.ceil(rows / config.batch_rows) * config.epochs
+    if config.max_steps is None or steps <= config.max_steps:
+        return config
+    return config.model_copy(update={"epochs": config.epochs * config.max_steps / steps})
+
+
+def trainer_settings(folder: Path, config: ScheduleConfig, seed: int) -> dict[str, Any]:
+    """What every training tells the transformers `Trainer`; nothing is saved or printed."""
+    return {
+        "output_dir": str(folder),
+        "num_train_epochs": config.epochs,
+        "per_device_train_batch_size": config.batch_rows,
+        "per_device_eval_batch_size": config.batch_rows,
+        "learning_rate": config.rate,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": config.warmup,
+        "weight_decay": config.weight_decay,
+        "max_grad_norm": 1.0,
+        "seed": seed % 2**32,
+        "data_seed": seed % 2**32,
+        "use_cpu": not torch.cuda.is_available(),
+        "remove_unused_columns": False,
+        "prediction_loss_only": True,
+        "disable_tqdm": True,
+        "logging_strategy": "no",
+        "report_to": "none",
+        "dataloader_pin_memory": False,
+        "save_strategy": "no",
+    }
 
 
 def _arguments(
@@ -217,24 +236,4 @@ def _arguments(
             "metric_for_best_model": "eval_loss",
             "greater_is_better": False,
         }
-    return TrainingArguments(
-        output_dir=str(folder),
-        num_train_epochs=config.epochs,
-        per_device_train_batch_size=config.batch_rows,
-        per_device_eval_batch_size=config.batch_rows,
-        learning_rate=config.rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=config.warmup,
-        weight_decay=config.weight_decay,
-        max_grad_norm=1.0,
-        seed=seed % 2**32,
-        data_seed=seed % 2**32,
-        use_cpu=not torch.cuda.is_available(),
-        remove_unused_columns=False,
-        prediction_loss_only=True,
-        disable_tqdm=True,
-        logging_strategy="no",
-        report_to="none",
-        dataloader_pin_memory=False,
-        **({"save_strategy": "no"} | watch),
-    )
+    return TrainingArguments(**trainer_settings(folder, config, seed) | watch)

@@ -101,7 +101,7 @@ class ScoreModel:
         return probs
 
     def _requests(self, queries: pa.Array, rows: Int64s) -> Iterator[pa.RecordBatch]:
-        template = self._roles.template
+        template = self._roles.score_template
         for start in range(0, len(rows), _ROWS):
             distinct, which = np.unique(rows[start : start + _ROWS], return_inverse=True)
             prefixes = template.documents(self._corpus.take(pa.array(distinct)))

@@ -7,12 +7,8 @@ import torch
 
 from ssra_engine.config import LoraConfig, TinyConfig, TrainConfig
 from ssra_engine.models.questions import QuestionEncoder
-from ssra_engine.models.role_models import (
-    grade_weights,
-    quality,
-    train_query_model,
-    train_score_model,
-)
+from ssra_engine.models.role_models import train_query_model, train_score_model
+from ssra_engine.models.score_card import grade_weights, quality
 from ssra_engine.models.tiny import new_backbone, pretrain, train_tokenizer
 from ssra_engine.prompts import TEMPLATES
 from ssra_engine.schema import D2Q
