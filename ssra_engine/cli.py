@@ -26,6 +26,7 @@ from ssra_engine.commands.evaluate import evaluate
 from ssra_engine.commands.export import export
 from ssra_engine.commands.inspect import inspect
 from ssra_engine.commands.mine import mine
+from ssra_engine.commands.notices import told_once
 from ssra_engine.commands.options import ARGUMENTS, LOG
 from ssra_engine.commands.report import report
 from ssra_engine.commands.rewrite import rewrite
@@ -61,7 +62,8 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; what it raises becomes a message and an exit code."""
         try:
-            return super().invoke(ctx)
+            with told_once():
+                return super().invoke(ctx)
         except (click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError):
             raise
         except SsraError as error:

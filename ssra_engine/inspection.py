@@ -29,6 +29,7 @@ __all__ = ["inspect_input", "inspection_text"]
 #: Columns of few values, whose rows are counted by value.
 _COUNTED = ("grade", "target", "split", "reason", "source", "round")
 _MOST_VALUES = 50
+_DEFAULT_HIGHEST = 3
 _SHOWN = 120
 
 
@@ -44,7 +45,8 @@ def inspect_input(given: str | Path, *, samples: int = 3) -> dict[str, Any]:
         synthetic, rejected or table), simulated, rows, malformed (rows that cannot be parsed) and
         first_malformed, columns (name, types, nulls, blanks, invalid: cells that are not UTF-8,
         hold a NUL byte or are too large, and least and most of numbers), counts (of the values of
-        grade, target, split, reason, source, round), samples.
+        grade, target, split, reason, source, round), hints (what stands in the way of using it, and
+        the mend), samples.
 
     Raises:
         DataError: a file is missing, empty, of unknown format, or damaged.
@@ -75,7 +77,7 @@ def inspect_input(given: str | Path, *, samples: int = 3) -> dict[str, Any]:
                 bad = piece.bad[0]
                 error = source.error(bad.problem, bad.mend, column=bad.column, place=bad.place)
                 first_malformed = str(error)
-    return {
+    report = {
         "input": str(given),
         "files": len(sources),
         "formats": sorted({source.format for source in sources}),
@@ -89,6 +91,7 @@ def inspect_input(given: str | Path, *, samples: int = 3) -> dict[str, Any]:
         "counts": {name: columns[name].counts() for name in _COUNTED if name in columns},
         "samples": shown,
     }
+    return {**report, "hints": _hints(report)}
 
 
 def inspection_text(report: dict[str, Any]) -> str:
@@ -124,10 +127,52 @@ def inspection_text(report: dict[str, Any]) -> str:
         total = sum(counts.values()) or 1
         shares = (f"{value}: {n:,} ({n / total:.1%})" for value, n in counts.items())
         lines += ["", f"{name}  {'  '.join(shares)}"]
+    for hint in report["hints"]:
+        lines += ["", hint]
     if report["samples"]:
         lines += ["", "first rows"]
         lines += [json.dumps(row, ensure_ascii=False) for row in report["samples"]]
     return "\n".join(lines)
+
+
+def _hints(report: dict[str, Any]) -> list[str]:
+    """What stands in the way of a table that people bring from elsewhere."""
+    names = [column["name"] for column in report["columns"]]
+    hints = [
+        f"{column['name']}: {column['invalid']:,} cells are not UTF-8 text, hold a NUL byte or are "
+        "too large. Another encoding is converted with iconv -f WINDOWS-1252 -t UTF-8, say."
+        for column in report["columns"]
+        if column["invalid"]
+    ]
+    if report["kind"] == "table":
+        held = next((mark for mark in ";\t|" if len(names) == 1 and mark in names[0]), None)
+        told = {";": "semicolons", "\t": "tabs (name it .tsv)", "|": "bars"}
+        hints.append(
+            f"This file has {told[held]} where commas are expected. Save it with commas."
+            if held
+            else "These are the columns of no table that goes in: a corpus has doc_id and title or "
+            "text, judgments query, doc_id and grade, pairs query and doc_id. Rename them: the "
+            "guide `Your own data` shows how."
+        )
+    if report["kind"] == "judgments":
+        hints += _scale_hints(report["counts"]["grade"])
+    return hints
+
+
+def _scale_hints(counts: dict[str, int]) -> list[str]:
+    try:
+        grades = sorted({float(value) for value in counts if value not in ("", "null")})
+    except ValueError:
+        return ["Grades are whole numbers from 0 up; map the words to them."]
+    if not grades or not all(grade.is_integer() for grade in grades):
+        return ["Grades are whole numbers from 0 up; map the others."] if grades else []
+    if grades[0] >= 1:
+        return [
+            f"The lowest grade here is {grades[0]:g}, and a scale begins at 0. Where {grades[0]:g} "
+            f"is the worst there is, subtract {grades[0]:g} from each."
+        ]
+    scale = ",".join(str(grade) for grade in range(max(2, int(grades[-1]) + 1)))
+    return [] if grades[-1] == _DEFAULT_HIGHEST else [f"For this scale: build --grades {scale}"]
 
 
 class _Column:

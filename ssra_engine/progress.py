@@ -111,31 +111,34 @@ class _Counts(ProgressColumn):
 
 
 class _Lines:
+    """A line every so often; ever more seldom while the count stands still."""
+
     def __init__(self, console: Console, seconds: float) -> None:
         self._console = console
-        self._seconds = seconds
+        self._seconds = self._gap = seconds
         self._name = ""
         self._documents = 0
-        self._first = self._done = 0.0
+        self._first = self._done = self._shown = 0.0
         self._started = self._told = 0.0
 
     def begin(self, name: str, documents: int, done: int) -> None:
         self.close()
         self._name, self._documents = name, documents
-        self._first = self._done = done
+        self._first = self._done = self._shown = done
+        self._gap = self._seconds
         self._started = self._told = time.monotonic()
         counted = f": {documents:,} to do, {done:,} done" if documents else ""
         self._print(f"{name}{counted}")
 
     def update(self, done: float) -> None:
         self._done = done
-        if time.monotonic() - self._told >= self._seconds:
+        if time.monotonic() - self._told >= self._gap:
             self._tell()
 
     def close(self) -> None:
-        if self._done > self._first:
+        if self._done > self._shown:
             self._tell()
-        self._first = self._done
+        self._first = self._shown = self._done
 
     def _tell(self) -> None:
         self._told = time.monotonic()
@@ -143,10 +146,16 @@ class _Lines:
         rate = (self._done - self._first) / seconds
         if not self._documents or not rate:
             return
+        counted = f"{self._name}: {self._done:,.0f}/{self._documents:,}"
+        if self._done == self._shown:
+            # The first wave of sampling counts documents; later ones ask again for what they lack.
+            self._gap *= 2
+            self._print(f"{counted}, still at work after {_clock(seconds)}")
+            return
+        self._shown, self._gap = self._done, self._seconds
         left = (self._documents - self._done) / rate
         self._print(
-            f"{self._name}: {self._done:,.0f}/{self._documents:,} "
-            f"({self._done / self._documents:.0%}), {rate:,.1f}/s, {_clock(left)} left"
+            f"{counted} ({self._done / self._documents:.0%}), {rate:,.1f}/s, {_clock(left)} left"
         )
 
     def _print(self, line: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from ssra_engine.build import BuildReport
 from ssra_engine.cli import main
+from ssra_engine.commands.notices import told_once
 from ssra_engine.config import Config, load_config
 
 
@@ -121,3 +123,12 @@ def test_the_shell_can_complete_commands(shell: str) -> None:
     result = CliRunner().invoke(main, [], env=environment, prog_name="ssra-engine")
     assert "simulate" in result.output
     assert "doctor" not in result.output
+
+
+def test_a_notice_about_judgments_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    log = logging.getLogger("ssra_engine.judgments")
+    with told_once():
+        for count in (1, 1, 2):
+            log.warning("%d judgments were merged", count)
+    log.warning("%d judgments were merged", 1)
+    assert [record.args for record in caplog.records] == [(1,), (2,), (1,)]

@@ -121,3 +121,27 @@ def test_too_many_values_are_not_counted(tmp_path: Path) -> None:
 def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         inspect_input(tmp_path / "none.arrow")
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("uid,body\na,b\n", "a corpus has doc_id"),
+        ("query;doc_id;grade\nq;d;1\n", "semicolons"),
+        ("query,doc_id,grade\nq,d,1\nq,e,4\n", "subtract 1"),
+        ("query,doc_id,grade\nq,d,0\nq,e,2.0\n", "--grades 0,1,2"),
+        ("query,doc_id,grade\nq,d,good\n", "map the words"),
+        ("query,doc_id,grade\nq,d,0.5\n", "whole numbers"),
+        ("query,doc_id,grade\ncaf\xe9,d,0\nq,d,3\n", "query: 1 cells are not UTF-8"),
+        ("query,doc_id,grade\nq,d,0\nq,e,3.0\n", None),
+        ("doc_id,text\na,b\n", None),
+    ],
+)
+def test_it_tells_what_stands_in_the_way(tmp_path: Path, text: str, hint: str | None) -> None:
+    path = tmp_path / "own.csv"
+    path.write_bytes(text.encode("latin-1"))
+    report = inspect_input(path)
+    assert len(report["hints"]) == (hint is not None)
+    if hint is not None:
+        assert hint in report["hints"][0]
+        assert report["hints"][0] in inspection_text(report)

@@ -22,12 +22,22 @@ def test_lines_where_there_is_no_terminal() -> None:
         progress.begin("final", 2000, 500)
         progress.update(1000.0)
         progress.begin("training", 0, 0)
-    first, second, third, last = _text(console).splitlines()
+    first, second, last = _text(console).splitlines()
     assert first == "final: 2,000 to do, 500 done"
     assert second.startswith("final: 1,000/2,000 (50%), ")
     assert second.endswith(" left")
-    assert third.startswith("final: 1,000/2,000")
     assert last == "training"
+
+
+def test_a_count_that_stands_still_is_not_told_again() -> None:
+    console = _console(terminal=False)
+    with ProgressBar(console, seconds_between_lines=0) as progress:
+        progress.begin("final", 20, 0)
+        progress.update(20.0)
+        progress.update(20.0)
+    _, counted, standing = _text(console).splitlines()
+    assert counted.startswith("final: 20/20 (100%), ")
+    assert standing.startswith("final: 20/20, still at work after 0:00:0")
 
 
 def test_few_lines() -> None:
