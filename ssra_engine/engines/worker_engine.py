@@ -146,7 +146,8 @@ class WorkerEngine(Engine):
         """See `Engine.score_batches`. Logits are those of the labels up to a constant of the row.
 
         Raises:
-            EngineError: also, the worker failed more often than it may.
+            EngineGoneError: the worker cannot be started again.
+            EngineError: also, it failed more often than it may.
         """
         label_ids = self._tokens.label_ids(labels)
         for batch in batches:
@@ -163,7 +164,8 @@ class WorkerEngine(Engine):
         """See `Engine.generate_batches`.
 
         Raises:
-            EngineError: also, the worker failed more often than it may.
+            EngineGoneError: the worker cannot be started again.
+            EngineError: also, it failed more often than it may.
         """
         check_sampling(sampling)
         for batch in batches:

@@ -3,7 +3,8 @@
 A worker fails when it ends, when it says nothing within the time it has, or when what it writes is
 no message or not the answer asked for. It is then killed with its children, and the same question
 goes to a new one, a bounded number of times. An exception that the engine raises is an answer: it
-is not asked again. `workers.serve` is the other side of the pipes.
+is not asked again. Where no new process can open the model any more, no question is at fault, and
+`EngineGoneError` says so. `workers.serve` is the other side of the pipes.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import IO, Any
 import pyarrow as pa
 
 from ssra_engine.engines.workers.serve import HEADER, MAGIC, pack, unpack
-from ssra_engine.errors import EngineError
+from ssra_engine.errors import EngineError, EngineGoneError
 
 __all__ = ["WorkerLimits", "WorkerProcess"]
 
@@ -54,6 +55,10 @@ class WorkerLimits:
 
 class _Failed(Exception):  # noqa: N818 - never leaves this module
     """The process is of no more use; the text says why."""
+
+
+class _NotStarted(_Failed):
+    """No process came to the point where it could be asked."""
 
 
 class WorkerProcess:
@@ -103,17 +108,22 @@ class WorkerProcess:
         """One row of `schema` for each row of `batch`.
 
         Raises:
+            EngineGoneError: the last of the processes that may be tried could not open the model.
             EngineError: the engine raised an exception, or as many processes as may be have failed.
         """
         message = pack(dict(about), batch)
-        failures: list[str] = []
+        failures: list[_Failed] = []
         while len(failures) <= self._limits.restarts:
             try:
-                if not self._running:
-                    self._start()
+                self._restart()
                 return self._exchange(message, schema, batch.num_rows)
             except _Failed as failure:
-                failures.append(str(failure))
+                failures.append(failure)
+        if isinstance(failures[-1], _NotStarted):
+            raise EngineGoneError(
+                f"{self._told('cannot be started again')}: {failures[-1]}\n"
+                "Mend it and run the same command again; finished work is kept."
+            )
         times = f"{len(failures)} times" if len(failures) > 1 else "once"
         raise EngineError(self._told(f"failed {times} on the same batch: {failures[-1]}"))
 
@@ -132,6 +142,15 @@ class WorkerProcess:
         self._running.append(_Running(self._command, self._environment))
         self.started += 1
         self.about, _ = self._one(self._open, self._limits.start_seconds)
+
+    def _restart(self) -> None:
+        if self._running:
+            return
+        try:
+            self._start()
+        # An exception too: the first process has opened the same model without one.
+        except (_Failed, EngineError) as failure:
+            raise _NotStarted(str(failure)) from None
 
     def _exchange(self, message: bytes, schema: pa.Schema, rows: int) -> pa.RecordBatch:
         _, batch = self._one(message, self._limits.batch_seconds)

@@ -16,7 +16,7 @@ import pytest
 
 from ssra_engine.engines.worker_process import WorkerLimits, WorkerProcess
 from ssra_engine.engines.workers import serve
-from ssra_engine.errors import EngineError
+from ssra_engine.errors import EngineError, EngineGoneError
 
 WORKERS = Path(serve.__file__).parent
 #: Serves `clumsy_worker.py` of the folder in its first argument.
@@ -32,7 +32,7 @@ def open_model(options):
     if options.get("exit"):
         print("no GPU here", file=sys.stderr)
         sys.exit(options["exit"])
-    if options.get("raise"):
+    if options.get("raise") or (Path(options["folder"]) / "unreadable").exists():
         raise RuntimeError("no such weights")
     time.sleep(options.get("sleep", 0))
     return Model(Path(options["folder"]))
@@ -235,6 +235,20 @@ def test_no_restart_is_a_choice(open_worker: Open) -> None:
     with pytest.raises(EngineError, match=r"failed once .*no answer within 0\.5 seconds"):
         _scores(worker, HANG)
     assert worker.started == 1
+
+
+def test_a_worker_that_cannot_be_started_again(open_worker: Open, tmp_path: Path) -> None:
+    """No batch is at fault. It comes back when the reason is gone."""
+    worker = open_worker(WorkerLimits(start_seconds=60, batch_seconds=60, restarts=1))
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGKILL)
+    (tmp_path / "unreadable").touch()
+    told = r"(?s)cannot be started again: .*no such weights.*run the same command again"
+    with pytest.raises(EngineGoneError, match=told):
+        _scores(worker)
+    assert worker.started == 2
+    (tmp_path / "unreadable").unlink()
+    assert _scores(worker) == _expected()
 
 
 def test_an_exception_is_an_answer(open_worker: Open) -> None:
