@@ -28,6 +28,7 @@ from ssra_engine.commands.inspect import inspect
 from ssra_engine.commands.mine import mine
 from ssra_engine.commands.notices import told_once
 from ssra_engine.commands.options import ARGUMENTS, LOG
+from ssra_engine.commands.rationale import rationale
 from ssra_engine.commands.report import report
 from ssra_engine.commands.rewrite import rewrite
 from ssra_engine.commands.run import run
@@ -125,6 +126,7 @@ def main(ctx: click.Context) -> None:
 for _command in (
     simulate,
     rewrite,
+    rationale,
     candidates,
     build,
     run,

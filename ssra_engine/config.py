@@ -126,6 +126,7 @@ class ModelConfig(_Section):
     )
     max_document_tokens: int = Field(256, ge=8)
     max_query_tokens: int = Field(48, ge=4)
+    max_rationale_tokens: int = Field(48, ge=4)
     tiny: TinyConfig = TinyConfig()
     lora: LoraConfig = LoraConfig()
     evenness: float = Field(
@@ -138,6 +139,11 @@ class ModelConfig(_Section):
         "causal", description="kind of the score model"
     )
     score: TrainConfig = Field(TrainConfig(), description="training of a causal score model")
+    rationales: Literal["none", "train", "write"] = Field(
+        "none",
+        description="reasons in the judgments: ignore them, let a causal score model learn to "
+        "write them, or let it also write one before each grade",
+    )
     cross_encoder: CrossEncoderConfig = CrossEncoderConfig()
     query: TrainConfig = TrainConfig()
 
@@ -146,6 +152,8 @@ class ModelConfig(_Section):
         if self.backbone is not None and self.preset is not None:
             raise ValueError("give a backbone or a preset, not both")
         crossed = self.score_model == "cross-encoder"
+        if crossed and self.rationales != "none":
+            raise ValueError("a cross-encoder writes nothing: leave out --rationales")
         if crossed != (self.cross_encoder.backbone is not None):
             raise ValueError(
                 "a cross-encoder needs an encoder: give --score-backbone FOLDER with it"

@@ -159,8 +159,11 @@ def open_score_model(folder: Path, built: Config, options: dict[str, Any]) -> En
     Raises:
         EngineError: it cannot be loaded.
     """
-    if built.model.score_model == "causal" or options["backend"] == "fake":
+    if options["backend"] == "fake":
         return load_engine(folder, **options)
+    if built.model.score_model == "causal":
+        engine = load_engine(folder, **options)
+        return engine if built.model.rationales != "write" else _reasoning(engine, built)
     from ssra_engine.engines.cross_encoder_engine import CrossEncoderEngine
 
     return CrossEncoderEngine(
@@ -169,6 +172,14 @@ def open_score_model(folder: Path, built: Config, options: dict[str, Any]) -> En
         batch_tokens=options["batch_tokens"],
         threads=options["threads"],
     )
+
+
+def _reasoning(engine: Engine, built: Config) -> Engine:
+    from ssra_engine.engines.reasoning_engine import ReasoningEngine
+
+    template = TEMPLATES[built.model.prompts or ("plain" if built.model.preset else "instruct")]
+    grades, limit = len(built.grades), built.model.max_rationale_tokens
+    return ReasoningEngine(engine, template, grades, max_new_tokens=limit)
 
 
 def _retrain(engines: Engines, d2q: pa.Table, target: Path, seed: int) -> None:

@@ -24,7 +24,7 @@ from ssra_engine.readers import (
     is_text,
     read,
 )
-from ssra_engine.schema import JUDGMENTS, PAIRS
+from ssra_engine.schema import JUDGMENTS, PAIRS, RATIONALES
 
 __all__ = ["read_judgments", "read_pairs", "read_split", "split_queries"]
 
@@ -40,6 +40,7 @@ def read_judgments(
     doc_ids: pa.Array | pa.ChunkedArray | None = None,
     seed: int = 0,
     dev_share: float = 0.1,
+    rationales: bool = False,
 ) -> pa.Table:
     """Read judgments: columns query, doc_id, grade (whole numbers of any type), optional split.
 
@@ -54,15 +55,17 @@ def read_judgments(
         doc_ids: string, every known document; None to accept any.
         seed: of the split.
         dev_share: share of the train queries that becomes dev.
+        rationales: read the column rationale too, where there is one.
 
     Returns:
-        `schema.JUDGMENTS`, in the files' order, one row per (query, doc_id).
+        `schema.JUDGMENTS`, or `schema.RATIONALES`, in the files' order, one row per
+        (query, doc_id); of several rationales of a pair, that of the first row with its grade.
 
     Raises:
         DataError: a file or a row is bad, a doc_id is not in `doc_ids`, no row is in the split
             train, or there is but one grade (in all, or in train).
     """
-    rows = _read_rows(inputs, ["query", "doc_id"], doc_ids, grades)
+    rows = _read_rows(inputs, ["query", "doc_id"], doc_ids, grades, rationales)
     table = _merge_grades(_with_split(rows))
     _need_grades(table, rows.sources[0], "the judgments")
     table = _with_dev(table, rows.sources[0], seed, dev_share)
@@ -175,19 +178,20 @@ def _read_rows(
     names: Sequence[str],
     doc_ids: pa.Array | pa.ChunkedArray | None,
     grades: Sequence[int] | None,
+    rationales: bool = False,
 ) -> _ReadRows:
     sources = find_sources(inputs)
     judged = grades is not None
     required = [*names, "grade"] if judged else list(names)
+    optional = [*(["split"] if judged else []), *(["rationale"] if rationales else [])]
     parts: list[pa.Table] = []
     for number, source in enumerate(sources):
-        optional = ["split"] if judged else []
         found = check_columns(source, required, optional=optional, numbers=["grade"])
         kinds: dict[str, Kind] = {
             name: "number" if name == "grade" else "text" for name in sorted(found)
         }
         for rows in read(source, kinds):
-            parts.append(_checked(source, number, rows, names, grades))
+            parts.append(_checked(source, number, rows, names, optional, grades))
     if not any(len(part) for part in parts):
         raise DataError("there are no rows", file=sources[0].name, mend="Give a file with some")
     read_rows = _ReadRows(sources, parts)
@@ -211,10 +215,15 @@ def _need_documents(rows: _ReadRows, doc_ids: pa.Array | pa.ChunkedArray) -> Non
 
 
 def _checked(
-    source: Source, number: int, rows: Rows, names: Sequence[str], grades: Sequence[int] | None
+    source: Source,
+    number: int,
+    rows: Rows,
+    names: Sequence[str],
+    optional: Sequence[str],
+    grades: Sequence[int] | None,
 ) -> pa.Table:
-    """Columns of `names`, grade and split where judged, file and place; every row is good."""
-    texts = [*names, "split"] if grades is not None else list(names)
+    """Columns of `names`, the optional ones, grade where judged, file and place; all rows good."""
+    texts = [*names, *optional]
     column = rows.columns.get("grade", pa.nulls(len(rows), pa.float64()))
     if grades is not None and is_text(column.type):
         texts.append("grade")
@@ -308,8 +317,9 @@ def _with_split(rows: _ReadRows) -> pa.Table:
 def _merge_grades(table: pa.Table) -> pa.Table:
     """One row per (query, doc_id), where its first stood: the lower median of its grades."""
     first, order, start = _groups(table)
+    schema = RATIONALES if "rationale" in table.column_names else JUDGMENTS
     if len(first) == len(table):
-        return table.select(JUDGMENTS.names).cast(JUDGMENTS)
+        return table.select(schema.names).cast(schema)
     count = np.diff(start, append=len(table))
     grade = table["grade"].to_numpy()[order]
     median = grade[start + (count - 1) // 2]
@@ -329,7 +339,13 @@ def _merge_grades(table: pa.Table) -> pa.Table:
     merged = table.take(pa.array(first[rank])).select(["query", "doc_id"])
     merged = merged.append_column("grade", pa.array(median[rank]))
     merged = merged.append_column("split", table["split"].take(pa.array(from_row[rank])))
-    return merged.cast(JUDGMENTS)
+    if schema is RATIONALES:
+        # Rows of a pair are ordered by grade and row: the first of a grade is the first not below.
+        group = np.repeat(np.arange(len(start)), count)
+        below = np.bincount(group, grade < median[group], len(start)).astype(np.int64)
+        chosen = order[start + below][rank]
+        merged = merged.append_column("rationale", table["rationale"].take(pa.array(chosen)))
+    return merged.cast(schema)
 
 
 def _with_dev(table: pa.Table, source: Source, seed: int, dev_share: float) -> pa.Table:
@@ -358,7 +374,7 @@ def _with_dev(table: pa.Table, source: Source, seed: int, dev_share: float) -> p
         "%d of %d train judgments were set apart as dev, by query", dev.sum(), len(train_queries)
     )
     split = pc.if_else(pa.array(dev), "dev", table["split"].combine_chunks())
-    return table.set_column(3, JUDGMENTS.field("split"), split).cast(JUDGMENTS)
+    return table.set_column(3, JUDGMENTS.field("split"), split).cast(table.schema)
 
 
 def _need_grades(table: pa.Table, source: Source, what: str) -> None:

@@ -40,6 +40,13 @@ _REWRITE = (
     "with misread and misheard words put right and without slogans and noise:\nDescription:"
 )
 
+_ASKED = "Search query: "
+_GRADE = "\nGrade of the query:\n"
+_WHY = (
+    "\nPeople gave the query grade {}: the document {}.\n"
+    "In one short sentence, what of the query the document has and what it lacks:"
+)
+
 _SCALE = {
     "exact": "satisfies the intent precisely and completely",
     "most": "satisfies most of the intent; something non-critical is missing",
@@ -119,7 +126,31 @@ class PromptTemplate:
         if not self.instruct:
             return "Q: ", "\nG:"
         scale = "\n".join(f"{g}: {meaning}" for g, meaning in enumerate(grade_meanings(grades)))
-        return "Search query: ", f"\nGrades: the document\n{scale}\nGrade of the query:\n"
+        return _ASKED, f"\nGrades: the document\n{scale}{_GRADE}"
+
+    def rationale_parts(self, grades: int) -> tuple[str, str]:
+        """What stands after the query where a reason is asked for, and after that reason.
+
+        They take the place of the second of `score_parts`: the model writes a reason, up to `STOP`,
+        and then the grade's digit.
+        """
+        after = self.score_parts(grades)[1]
+        if not self.instruct:
+            return "\nR:", after
+        return f"{after.removesuffix(_GRADE)}\nReason:", _GRADE
+
+    def rationale_suffixes(
+        self, queries: pa.Array | pa.ChunkedArray, given: Sequence[int], grades: int
+    ) -> pa.Array:
+        """Ask a teacher why each query has its grade; the answer ends with `STOP`."""
+        if isinstance(queries, pa.ChunkedArray):
+            queries = queries.combine_chunks()
+        if self.instruct:
+            meanings = grade_meanings(grades)
+            ends = [_WHY.format(grade, meanings[grade]) for grade in given]
+            return pc.binary_join_element_wise(_ASKED, collapse_whitespace(queries), ends, "")
+        ends = [f"\nG:{grade}\nR:" for grade in given]
+        return pc.binary_join_element_wise("Q: ", collapse_whitespace(queries), ends, "")
 
     def compare_suffixes(self, first: pa.Array, second: pa.Array) -> pa.Array:
         """Ask which of two queries, A and B, the document answers better: the next token."""

@@ -13,9 +13,11 @@ __all__ = [
     "JUDGMENTS",
     "NEGATIVES",
     "PAIRS",
+    "RATIONALES",
     "REASONS",
     "REJECTED",
     "REJECTED_DESCRIPTIONS",
+    "REJECTED_RATIONALES",
     "STAGED",
     "SYNTHETIC",
 ]
@@ -52,6 +54,9 @@ JUDGMENTS = pa.schema(
         pa.field("split", pa.string(), nullable=False),
     ]
 )
+
+#: Judgments with why each has its grade, null where nobody said.
+RATIONALES = pa.schema([*JUDGMENTS, pa.field("rationale", pa.string())])
 
 PAIRS = pa.schema(
     [
@@ -136,6 +141,18 @@ REJECTED_DESCRIPTIONS = pa.schema(
     [
         pa.field("doc_id", pa.string()),
         pa.field("description", pa.string()),
+        pa.field("reason", pa.dictionary(pa.int8(), pa.string())),
+        pa.field("message", pa.string()),
+    ]
+)
+
+#: The same of rationales; `written` is what the teacher wrote.
+REJECTED_RATIONALES = pa.schema(
+    [
+        pa.field("query", pa.string()),
+        pa.field("doc_id", pa.string()),
+        pa.field("grade", pa.int8()),
+        pa.field("written", pa.string()),
         pa.field("reason", pa.dictionary(pa.int8(), pa.string())),
         pa.field("message", pa.string()),
     ]

@@ -47,6 +47,7 @@ def question_encoder(config: Config, tokenizer: Any) -> QuestionEncoder:
         len(config.grades),
         max_document_tokens=config.model.max_document_tokens,
         max_query_tokens=config.model.max_query_tokens,
+        max_rationale_tokens=config.model.max_rationale_tokens,
     )
 
 
@@ -63,6 +64,8 @@ def _train_tiny(config: Config, data: BuildData, folder: Path) -> dict[str, floa
     tokenizer = train_tokenizer([*documents, *asked], model.tiny.vocabulary)
     encoder = question_encoder(config, tokenizer)
     context = model.max_document_tokens + 4 * model.max_query_tokens + 64
+    if model.rationales != "none":
+        context += model.max_rationale_tokens
     network = new_backbone(tokenizer, model.tiny, context, config.seed)
     figures = pretrain(network, encoder, documents, model.tiny, seed=config.seed)
     save_backbone(network, tokenizer, folder)

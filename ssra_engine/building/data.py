@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from ssra_engine.config import Config
 from ssra_engine.corpus import Corpus
+from ssra_engine.errors import DataError
 from ssra_engine.judgments import read_judgments, read_pairs
 from ssra_engine.keys import hash_strings, normalise
 from ssra_engine.prompts import TEMPLATES
@@ -26,7 +27,7 @@ class BuildData:
     """Checked input: prompt text of every document, judged rows by split, unlabelled pairs.
 
     `pairs` are those whose query is not held out: what is learned from a pair must not know the
-    queries that are to be measured on.
+    queries that are to be measured on. `rationales` are those of the train rows.
     """
 
     documents: pa.Table
@@ -34,6 +35,7 @@ class BuildData:
     held_out: pa.Table
     pairs: pa.Table
     pairs_of_held_out_queries: int
+    rationales: list[str | None] | None = None
 
 
 def template_name(config: Config) -> str:
@@ -56,7 +58,9 @@ def read_data(
     table = opened.table()
     texts = TEMPLATES[template_name(config)].documents(table)
     documents = pa.table({"doc_id": table["doc_id"], "document": texts})
-    judged = read_judgments(judgments, config.grades, doc_ids=table["doc_id"], seed=config.seed)
+    judged = read_judgments(
+        judgments, config.grades, doc_ids=table["doc_id"], seed=config.seed, rationales=True
+    )
     unlabelled = read_pairs(pairs, doc_ids=table["doc_id"]) if pairs else PAIRS.empty_table()
     by_split = [
         d2q_rows(judged.filter(pc.equal(judged["split"], split)), documents, "judgment")
@@ -65,7 +69,32 @@ def read_data(
     held_out = judged.filter(pc.not_equal(judged["split"], "train"))["query"]
     leaks = np.isin(_query_keys(unlabelled["query"]), _query_keys(held_out))
     usable = unlabelled.filter(pa.array(~leaks))
-    return BuildData(documents, by_split[0], by_split[1], usable, int(leaks.sum()))
+    return BuildData(
+        documents,
+        by_split[0],
+        by_split[1],
+        usable,
+        int(leaks.sum()),
+        _train_rationales(config, judged, judgments),
+    )
+
+
+def _train_rationales(
+    config: Config, judged: pa.Table, judgments: Sequence[str | Path]
+) -> list[str | None] | None:
+    if config.model.rationales == "none":
+        return None
+    found: list[str | None] = judged.filter(pc.equal(judged["split"], "train"))[
+        "rationale"
+    ].to_pylist()
+    if not any(found):
+        raise DataError(
+            "no train judgment has a rationale",
+            file=str(judgments[0]),
+            column="rationale",
+            mend="Let `ssra-engine rationale` write them, or leave out --rationales",
+        )
+    return found
 
 
 def _query_keys(queries: pa.ChunkedArray) -> np.ndarray:

@@ -6,10 +6,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ssra_engine.building.backbone import question_encoder
+from ssra_engine.building.data import template_name
 from ssra_engine.building.fingerprint import score_model_parts
 from ssra_engine.building.task import Task
 from ssra_engine.durable import writing
+from ssra_engine.engine_folder import engine_options, open_score_model
+from ssra_engine.prompts import TEMPLATES
+from ssra_engine.stages.annotate import score_requests
 
 __all__ = ["make_score_model"]
 
@@ -77,6 +83,28 @@ def _train_causal(task: Task, backbone: Path) -> dict[str, Any]:
         lora=None if model.preset else model.lora,
         evenness=model.evenness,
         seed=task.config.seed,
+        rationales=task.data.rationales,
     )
     save_backbone(network, tokenizer, task.folder / "score")
+    if model.rationales == "write" and len(task.data.held_out):
+        return _card_with_reasons(task, card)
     return card
+
+
+def _card_with_reasons(task: Task, card: dict[str, Any]) -> dict[str, Any]:
+    """The card of a score model that writes a reason before each grade, calibrated so."""
+    from ssra_engine.models.score_card import score_card
+
+    config, held_out = task.config, task.data.held_out
+    options = engine_options(config, config.engine.backend)
+    engine = open_score_model(task.folder / "score", config, options)
+    try:
+        requests = score_requests(held_out, TEMPLATES[template_name(config)], len(config.grades))
+        labels = [str(grade) for grade in config.grades]
+        parts = [batch.column("logits") for batch in engine.score_batches(requests, labels)]
+    finally:
+        engine.close()
+    flat = np.concatenate([part.flatten().to_numpy(zero_copy_only=False) for part in parts])
+    logits = flat.astype(np.float64).reshape(len(held_out), len(labels))
+    evenness = config.model.evenness
+    return score_card(task.data.train, held_out, logits, len(labels), evenness, card["training"])

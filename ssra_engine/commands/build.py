@@ -24,6 +24,7 @@ _PLACES = {
     "preset": "model.preset",
     "score_model": "model.score_model",
     "score_backbone": "model.cross_encoder.backbone",
+    "rationales": "model.rationales",
     "grades": "grades",
     "seed": "seed",
     "backend": "engine.backend",
@@ -46,6 +47,12 @@ _PLACES = {
     "  [default: causal]",
 )
 @click.option("--score-backbone", help="Folder of the encoder of a cross-encoder.")
+@click.option(
+    "--rationales",
+    type=click.Choice(["none", "train", "write"]),
+    help="Reasons in the judgments: ignore them, train the score model on them, or let it write "
+    "one before each grade too. [default: none]",
+)
 @click.option("--grades", type=GRADES, help="The grade scale. [default: 0,1,2,3]")
 @click.option(
     "--backend", help="Grades the pairs: auto, torch, tensorrt-llm, vllm. [default: auto]"

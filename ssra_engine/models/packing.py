@@ -29,12 +29,14 @@ class Example:
         suffix: what is asked.
         target: tokens to be predicted after the suffix.
         weight: factor of this example's loss.
+        text: the target is text, even where other examples' targets are one of some labels.
     """
 
     document: int
     suffix: tuple[int, ...]
     target: tuple[int, ...]
     weight: float = 1.0
+    text: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,8 @@ def collate(sequences: Sequence[PackedSequence], pad_id: int) -> dict[str, torch
         ``input_ids`` and ``position_ids`` int64[B, T]; ``attention_mask`` bool[B, 1, T, T], true
         where a position (third axis) sees another (fourth); ``targets`` int64[B, T], the token to
         predict *at* each position (already shifted) or `IGNORED`; ``weights`` float32[B, T], the
-        example's weight divided by its number of target tokens.
+        example's weight divided by its number of target tokens; ``text`` bool[B, T], where the
+        example says so.
     """
     rows, width = len(sequences), max(map(len, sequences))
     input_ids = np.full((rows, width), pad_id, np.int64)
@@ -77,6 +80,7 @@ def collate(sequences: Sequence[PackedSequence], pad_id: int) -> dict[str, torch
     segments = np.full((rows, width), -1, np.int64)
     targets = np.full((rows, width), IGNORED, np.int64)
     weights = np.zeros((rows, width), np.float32)
+    text = np.zeros((rows, width), bool)
     for row, sequence in enumerate(sequences):
         prefix, start = sequence.prefix, len(sequence.prefix)
         input_ids[row, :start] = prefix
@@ -92,6 +96,7 @@ def collate(sequences: Sequence[PackedSequence], pad_id: int) -> dict[str, torch
             segments[row, start:end] = number
             targets[row, end - len(example.target) : end] = example.target
             weights[row, end - len(example.target) : end] = example.weight / len(example.target)
+            text[row, end - len(example.target) : end] = example.text
             start = end
     return {
         "input_ids": torch.from_numpy(input_ids),
@@ -99,6 +104,7 @@ def collate(sequences: Sequence[PackedSequence], pad_id: int) -> dict[str, torch
         "attention_mask": torch.from_numpy(_visible(segments)),
         "targets": torch.from_numpy(targets),
         "weights": torch.from_numpy(weights),
+        "text": torch.from_numpy(text),
     }
 
 

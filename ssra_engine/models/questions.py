@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from ssra_engine.models.packing import Example
 from ssra_engine.models.prompt_tokens import PromptTokens
-from ssra_engine.prompts import STOP, PromptTemplate
+from ssra_engine.prompts import STOP, PromptTemplate, collapse_whitespace
 
 __all__ = ["QuestionEncoder"]
 
@@ -23,6 +23,7 @@ class QuestionEncoder:
         grades: size of the grade scale; the label of grade g is its digit.
         max_document_tokens: a longer prefix is cut at its end.
         max_query_tokens: a longer query to be learned is cut at its end.
+        max_rationale_tokens: the same of a reason.
 
     Raises:
         EngineError: a grade's digit is not one token of this tokenizer.
@@ -36,10 +37,12 @@ class QuestionEncoder:
         *,
         max_document_tokens: int,
         max_query_tokens: int,
+        max_rationale_tokens: int = 48,
     ) -> None:
         self._tokens = PromptTokens(tokenizer, max_document_tokens)
         self._template = template
         self._query_limit = max_query_tokens
+        self._rationale_limit = max_rationale_tokens
         self.grades = grades
         self.labels = tuple(str(grade) for grade in range(grades))
         self.label_ids = tuple(self._tokens.label_ids(self.labels))
@@ -77,6 +80,33 @@ class QuestionEncoder:
             )
         ]
 
+    def rationale_examples(
+        self,
+        documents: Sequence[int],
+        queries: Sequence[str],
+        rationales: Sequence[str],
+        grades: Sequence[int],
+        weights: Sequence[float],
+    ) -> list[Example]:
+        """Ask for the reason of each grade, and for the grade after it: two examples a row."""
+        before, _ = self._template.score_parts(self.grades)
+        ask, after = self._template.rationale_parts(self.grades)
+        asked = [f"{before}{query}{ask}" for query in _collapsed(queries)]
+        written = self._tokens.suffixes([f" {text}" for text in _collapsed(rationales)])
+        written = [ids[: self._rationale_limit] for ids in written]
+        told = zip(asked, self._tokens.texts(written), strict=True)
+        suffixes = self._tokens.suffixes(asked)
+        longer = self._tokens.suffixes([f"{question}{text}{after}" for question, text in told])
+        examples = []
+        for row, document in enumerate(documents):
+            reason = (*written[row], *self._stop)
+            label = (self.label_ids[grades[row]],)
+            examples += [
+                Example(document, tuple(suffixes[row]), reason, weights[row], text=True),
+                Example(document, tuple(longer[row]), label, weights[row]),
+            ]
+        return examples
+
     def query_examples(
         self,
         documents: Sequence[int],
@@ -107,3 +137,8 @@ class QuestionEncoder:
     ) -> Example:
         target = (*query[: self._query_limit], *self._stop)
         return Example(document, tuple(self._query_suffixes[grade]), target, weight)
+
+
+def _collapsed(texts: Sequence[str]) -> list[str]:
+    collapsed: list[str] = collapse_whitespace(pa.array(texts, pa.string())).to_pylist()
+    return collapsed

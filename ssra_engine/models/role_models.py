@@ -33,6 +33,7 @@ def train_score_model(
     lora: LoraConfig | None,
     evenness: float,
     seed: int,
+    rationales: Sequence[str | None] | None = None,
 ) -> tuple[Any, dict[str, Any]]:
     """(query, document) -> distribution over grades, as the logits of the label tokens.
 
@@ -49,12 +50,15 @@ def train_score_model(
             of the rows, the other by a bias (see `grade_weights` and `evening_bias`). Weights alone
             do less and less as the rare rows are learned by heart.
         seed: of data order, dropout and the adapter's weights.
+        rationales: why each judged row has its grade, where that is known: the model also learns to
+            write that, and to grade after it. The grade alone can be asked for all the same.
 
     Returns:
-        the trained model, and its card; see `score_card`.
+        the trained model, and its card (without reasons written); see `score_card`.
     """
     power = evenness / 2
-    sequences, watched = (_score_sequences(encoder, rows, power) for rows in (judged, held_out))
+    sequences = _score_sequences(encoder, judged, power, rationales)
+    watched = _score_sequences(encoder, held_out, power)
     model, figures = _fine_tune(
         model, sequences, watched, config, encoder, lora=lora, seed=seed, labels_only=True
     )
@@ -89,19 +93,32 @@ def train_query_model(
 
 
 def _score_sequences(
-    encoder: QuestionEncoder, rows: pa.Table, power: float
+    encoder: QuestionEncoder,
+    rows: pa.Table,
+    power: float,
+    rationales: Sequence[str | None] | None = None,
 ) -> list[PackedSequence]:
     """One sequence a row, in order."""
     grades = rows["grade"].to_numpy().astype(np.int64)
     documents, index = _documents(rows)
-    examples = encoder.score_examples(
-        index,
-        rows["query"].to_pylist(),
-        grades.tolist(),
-        grade_weights(grades, encoder.grades, power),
-    )
+    queries = rows["query"].to_pylist()
+    weights = grade_weights(grades, encoder.grades, power)
     prefixes = encoder.prefixes(documents)
-    return [PackedSequence(tuple(prefixes[e.document]), (e,)) for e in examples]
+    asked = [[e] for e in encoder.score_examples(index, queries, grades.tolist(), weights)]
+    told = [row for row, text in enumerate(rationales or ()) if text is not None]
+    more = encoder.rationale_examples(
+        [index[row] for row in told],
+        [queries[row] for row in told],
+        [str((rationales or ())[row]) for row in told],
+        grades[told].tolist(),
+        [weights[row] for row in told],
+    )
+    for place, row in enumerate(told):
+        asked[row] += more[2 * place : 2 * place + 2]
+    return [
+        PackedSequence(tuple(prefixes[document]), tuple(examples))
+        for document, examples in zip(index, asked, strict=True)
+    ]
 
 
 def _documents(rows: pa.Table) -> tuple[list[str], list[int]]:

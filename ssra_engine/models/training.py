@@ -76,9 +76,15 @@ class _PackedTrainer(Trainer):  # type: ignore[misc]  # transformers is seen as 
     def compute_loss(
         self, model: Any, inputs: dict[str, torch.Tensor], return_outputs: bool = False, **_: Any
     ) -> Any:
-        logits, chosen = target_logits(model, inputs, self._label_ids)
+        free = inputs["text"].any().item()
+        logits, chosen = target_logits(model, inputs, None if free else self._label_ids)
         targets, weights = inputs["targets"][chosen], inputs["weights"][chosen]
-        if self._label_ids is not None:
+        if self._label_ids is not None and free:
+            others = torch.ones(logits.shape[1], dtype=torch.bool, device=logits.device)
+            others[self._label_ids] = False
+            barred = ~inputs["text"][chosen][:, None] & others
+            logits = logits.masked_fill(barred, -torch.inf)
+        elif self._label_ids is not None:
             targets = (targets[:, None] == self._label_ids).int().argmax(1)
         losses = cross_entropy(logits, targets, reduction="none")
         loss = (losses * weights).sum() / weights.sum()
@@ -149,7 +155,8 @@ def train(
         config: epochs, rate and schedule.
         pad_id: token that fills short rows.
         seed: of data order and dropout.
-        label_ids: restrict the softmax to these tokens (every target must be one of them).
+        label_ids: restrict the softmax to these tokens, of which every target must be one, except
+            in examples whose target is text.
         held_out: data whose loss decides when to stop.
 
     Returns:
