@@ -53,26 +53,31 @@ class WorkClock:
     """
 
     def __init__(self, before: float = 0.0) -> None:
-        self._before = before
+        self._total = before
         self._ended: float | None = None
         self._lock = threading.Lock()
-        self._laps = 0.0
 
-    def total(self) -> float:
-        """Seconds until now; the first call, from whatever thread, says that work begins."""
+    def begin(self) -> None:
+        """Work on a shard begins, in whatever thread."""
         with self._lock:
             if self._ended is None:
                 self._ended = time.perf_counter()
-            return self._before + self._laps + time.perf_counter() - self._ended
+
+    def total(self) -> float:
+        """Seconds until now."""
+        with self._lock:
+            return self._total + self._since_the_last(time.perf_counter())
 
     def lap(self) -> float:
         """A shard ends now: seconds since the one before it ended, or since work began."""
         with self._lock:
             now = time.perf_counter()
-            passed = 0.0 if self._ended is None else now - self._ended
-            self._ended = now
-            self._laps += passed
+            passed = self._since_the_last(now)
+            self._total, self._ended = self._total + passed, now
             return passed
+
+    def _since_the_last(self, now: float) -> float:
+        return 0.0 if self._ended is None else now - self._ended
 
 
 def parse_budget(text: str) -> Budget:

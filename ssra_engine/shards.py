@@ -83,14 +83,19 @@ def commit_shards(
         work: what a shard yields.
         runner: says how many shards are worked on at a time.
         rows: counts what is done.
-        clock: of the section.
+        clock: of the section; begins with the first shard.
     """
     wanted = set(range(section.shard_count)) - set(section.shards)
     left = (shard for shard in shards if shard.index in wanted)
+
+    def timed(shard: Shard) -> pa.Table:
+        clock.begin()
+        return work(shard)
+
     with ThreadPoolExecutor(1, "writer") as writer:
         # The disk is waited for while the next shard is worked on; commits stay in order.
         commit: Future[None] | None = None
-        for shard, table in runner.run_shards(left, work):
+        for shard, table in runner.run_shards(left, timed):
             if commit is not None:
                 commit.result()
             facts = {"documents": len(shard.documents), "seconds": round(clock.lap(), 3)}

@@ -180,7 +180,6 @@ def _ask_shards(
         try:
 
             def work(shard: Shard) -> pa.Table:
-                clock.total()
                 return assignment.answer(shard, engine, lambda share: rows.tell(shard.index, share))
 
             commit_shards(section, assignment.shards(), work, runner, rows, clock)
