@@ -1,4 +1,4 @@
-"""Reference pages made from the program itself: commands from click, settings from pydantic."""
+"""Pages made from the program itself: commands, settings, and the guideline of the grades."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from ssra_engine.cli import main
 from ssra_engine.config import Config
+from ssra_engine.export.guideline import guideline
 
 
 class Commands(SphinxDirective):
@@ -37,6 +38,15 @@ class Settings(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """The sections."""
         return list(_sections(Config, "", "At the top"))
+
+
+class Guideline(SphinxDirective):
+    """The guideline that `export --format dataset` writes, for four grades."""
+
+    def run(self) -> list[nodes.Node]:
+        """Its text below its heading."""
+        body = guideline(range(4)).split("\n", 1)[1]
+        return self.parse_text_to_nodes(body)
 
 
 def _walk(
@@ -80,4 +90,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Register the directives."""
     app.add_directive("commands", Commands)
     app.add_directive("settings", Settings)
+    app.add_directive("guideline", Guideline)
     return {"parallel_read_safe": True}

@@ -94,12 +94,14 @@ class Audited:
         draw: how the samples were drawn.
         population: which of the scored samples it drew from, bool[N].
         audited: which were drawn, bool[N].
+        label: label of those, -1 where the query has no grade, int8[N].
         right: which of those have their target as the label, bool[N].
     """
 
     draw: Draw
     population: np.ndarray
     audited: np.ndarray
+    label: np.ndarray
     right: np.ndarray
 
 
@@ -197,7 +199,7 @@ def read_audit(file: str | Path, scored: Scored, grades: Sequence[int]) -> Audit
     population, chosen = drawn(scored, draw)
     rows = np.flatnonzero(chosen)
     expected = dict(zip(sample_keys(scored.seed[rows], draw), rows.tolist(), strict=True))
-    right = np.zeros(len(scored), bool)
+    given = np.full(len(scored), -1, np.int8)
     labels = zip(cells["sample_key"], cells["label"], places.tolist(), strict=True)
     for key, label, place in labels:
         if key not in expected:
@@ -207,14 +209,13 @@ def read_audit(file: str | Path, scored: Scored, grades: Sequence[int]) -> Audit
                 column="sample_key",
                 place=place,
             )
-        row = expected.pop(key)
-        right[row] = _label(source, label, place, grades) == scored.target[row]
+        given[expected.pop(key)] = _label(source, label, place, grades)
     if expected:
         raise source.error(
             f"{len(expected)} of the {len(rows)} rows that were drawn are missing",
             f"Label every row that was drawn; write {NO_GRADE} where a query has no grade",
         )
-    return Audited(draw, population, chosen, right)
+    return Audited(draw, population, chosen, given, chosen & (given == scored.target))
 
 
 def sample_keys(seeds: np.ndarray, draw: Draw) -> list[str]:
@@ -315,10 +316,10 @@ def _one_draw(source: Source, cells: list[str], places: np.ndarray) -> Draw:
     return Draw(int(parts[1]), int(parts[3]), float(parts[2]))
 
 
-def _label(source: Source, label: str, place: int, grades: Sequence[int]) -> int | None:
-    """The grade, or None where the query has none."""
+def _label(source: Source, label: str, place: int, grades: Sequence[int]) -> int:
+    """The grade, or -1 where the query has none."""
     if label == NO_GRADE:
-        return None
+        return -1
     if _WHOLE.fullmatch(label) and int(float(label)) in grades:
         return int(float(label))
     scale = ", ".join(map(str, grades))

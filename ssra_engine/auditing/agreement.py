@@ -2,49 +2,99 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 from scipy.stats import binomtest
 from sklearn.metrics import cohen_kappa_score
 
 from ssra_engine.audit import NO_GRADE
 from ssra_engine.auditing.book import Book
-from ssra_engine.auditing.pairs import AuditPair
 
-__all__ = ["agreement", "kappa"]
+__all__ = ["Graded", "agreement", "between_annotators", "kappa", "with_labels"]
 
-_Labelled = list[tuple[AuditPair, str]]
+
+class Graded(NamedTuple):
+    """A pair with the label that stands.
+
+    Attributes:
+        target: grade that was asked for.
+        predicted: grade that the score model gives.
+        kept: whether the run kept the pair.
+        label: a grade, or `audit.NO_GRADE`.
+    """
+
+    target: int
+    predicted: int
+    kept: bool
+    label: str
 
 
 def agreement(book: Book) -> dict[str, Any]:
     """Figures of the labels that stand, plain JSON values.
 
     Returns:
-        pairs (drawn), labelled (with a label that stands), no_grade (of those), open (pairs whose
-        disagreement is undecided); targets: for each target grade the `_share` of pairs whose
-        label is the target, of all pairs, the kept and the rejected ones, and of pairs whose label
-        is the score model's grade; labels (the columns of the two matrices), by_target and
-        by_predicted: how many pairs of each target, and of each grade of the score model, have each
-        label; annotators: how many pairs each has labelled; kappa: see `kappa`.
+        pairs (drawn), open (those whose disagreement is undecided), disputed; the figures of
+        `with_labels`; annotators: how many pairs each has labelled; kappa: see
+        `between_annotators`.
     """
-    standing = book.standing()
-    labelled = [(book.pairs[key], label) for key, label in standing.items()]
-    labels = [*map(str, book.audit.grades), NO_GRADE]
+    graded = []
+    for key, label in book.standing().items():
+        pair = book.pairs[key]
+        graded.append(Graded(pair.target, pair.predicted, pair.kept, label))
     disputed = book.disagreements()
+    labels_of = {name: desk.labels for name, desk in book.desks.items()}
     return {
         "pairs": len(book.pairs),
-        "labelled": len(labelled),
-        "no_grade": sum(label == NO_GRADE for _, label in labelled),
         "open": sum(key not in book.adjudicated for key in disputed),
         "disputed": len(disputed),
-        "targets": _targets(labelled),
-        "labels": labels,
-        "by_target": _matrix([(pair.target, label) for pair, label in labelled], labels),
-        "by_predicted": _matrix([(pair.predicted, label) for pair, label in labelled], labels),
-        "annotators": {name: len(desk.labels) for name, desk in sorted(book.desks.items())},
-        "kappa": _kappas(book),
+        **with_labels(graded, book.audit.grades),
+        "annotators": {name: len(labels) for name, labels in sorted(labels_of.items())},
+        "kappa": between_annotators(labels_of, list(book.pairs)),
     }
+
+
+def with_labels(graded: Sequence[Graded], grades: Sequence[int]) -> dict[str, Any]:
+    """How often the target and the score model's grade are the label.
+
+    Returns:
+        labelled (pairs) and no_grade (of those); targets: for each target grade the `_share` of
+        pairs whose label is the target, of all pairs, the kept and the rejected ones, and of pairs
+        whose label is the score model's grade; labels (the columns of the two matrices), by_target
+        and by_predicted: how many pairs of each target, and of each grade of the score model, have
+        each label.
+    """
+    labels = [*map(str, grades), NO_GRADE]
+    return {
+        "labelled": len(graded),
+        "no_grade": sum(one.label == NO_GRADE for one in graded),
+        "targets": _targets(graded),
+        "labels": labels,
+        "by_target": _matrix([(one.target, one.label) for one in graded], labels),
+        "by_predicted": _matrix([(one.predicted, one.label) for one in graded], labels),
+    }
+
+
+def between_annotators(
+    labels_of: Mapping[str, Mapping[str, str]], keys: Collection[str]
+) -> list[dict[str, Any]]:
+    """Agreement of each two annotators.
+
+    Args:
+        labels_of: labels by pair, by name.
+        keys: the pairs.
+
+    Returns:
+        annotators (two names), pairs (that both have labelled) and what `kappa` tells.
+    """
+    found = []
+    for first, second in combinations(sorted(labels_of), 2):
+        mine, theirs = labels_of[first], labels_of[second]
+        shared = [key for key in keys if key in mine and key in theirs]
+        figures = kappa([mine[key] for key in shared], [theirs[key] for key in shared])
+        found.append({"annotators": [first, second], "pairs": len(shared), **figures})
+    return found
 
 
 def kappa(a: list[str], b: list[str]) -> dict[str, float | None]:
@@ -71,17 +121,17 @@ def kappa(a: list[str], b: list[str]) -> dict[str, float | None]:
     }
 
 
-def _targets(labelled: _Labelled) -> list[dict[str, Any]]:
+def _targets(graded: Sequence[Graded]) -> list[dict[str, Any]]:
     rows = []
-    for target in sorted({pair.target for pair, _ in labelled}):
-        mine = [(pair, label) for pair, label in labelled if pair.target == target]
+    for target in sorted({one.target for one in graded}):
+        mine = [one for one in graded if one.target == target]
         rows.append(
             {
                 "target": target,
-                "all": _share([label == str(target) for _, label in mine]),
-                "kept": _share([label == str(target) for pair, label in mine if pair.kept]),
-                "rejected": _share([label == str(target) for pair, label in mine if not pair.kept]),
-                "predicted": _share([label == str(pair.predicted) for pair, label in mine]),
+                "all": _share([one.label == str(target) for one in mine]),
+                "kept": _share([one.label == str(target) for one in mine if one.kept]),
+                "rejected": _share([one.label == str(target) for one in mine if not one.kept]),
+                "predicted": _share([one.label == str(one.predicted) for one in mine]),
             }
         )
     return rows
@@ -105,13 +155,3 @@ def _matrix(pairs: list[tuple[int, str]], labels: list[str]) -> dict[str, list[i
         str(row): [pairs.count((row, label)) for label in labels]
         for row in sorted({row for row, _ in pairs})
     }
-
-
-def _kappas(book: Book) -> list[dict[str, Any]]:
-    found = []
-    for first, second in combinations(sorted(book.desks), 2):
-        mine, theirs = book.desks[first].labels, book.desks[second].labels
-        shared = [key for key in book.pairs if key in mine and key in theirs]
-        figures = kappa([mine[key] for key in shared], [theirs[key] for key in shared])
-        found.append({"annotators": [first, second], "pairs": len(shared), **figures})
-    return found

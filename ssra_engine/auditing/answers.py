@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +22,7 @@ from ssra_engine.durable import sync, writing
 from ssra_engine.errors import StoreError
 from ssra_engine.schema import ANSWERS
 
-__all__ = ["ADJUDICATION", "ANSWER", "SKIP", "UNDO", "Answer", "Answers"]
+__all__ = ["ADJUDICATION", "ANSWER", "SKIP", "UNDO", "Answer", "Answers", "read_answers"]
 
 #: Kinds of rows: a label; the pair put off to the end; the annotator's last answer or skip taken
 #: back; and the label of a pair about which annotators disagree.
@@ -49,6 +50,32 @@ class Answer:
     label: str | None
     annotator: str
     time: datetime
+
+
+def read_answers(path: Path) -> list[Answer]:
+    """The answers in a file, oldest first, whoever works on it.
+
+    Raises:
+        StoreError: it is not a file of answers.
+    """
+    try:
+        reader = pa.ipc.open_stream(path.read_bytes())
+        if not reader.schema.equals(ANSWERS):
+            raise pa.ArrowInvalid("other columns")
+    except (OSError, pa.ArrowException) as error:
+        raise StoreError(f"{path}: this is not a file of answers: {error}.") from error
+    return [answer for some in _sound(reader) for answer in some]
+
+
+def _sound(reader: pa.ipc.RecordBatchStreamReader) -> Iterator[list[Answer]]:
+    """Messages up to the first that is not whole."""
+    while True:
+        try:
+            batch = reader.read_next_batch()
+            batch.validate(full=True)
+        except (StopIteration, OSError, pa.ArrowException):
+            return
+        yield [Answer(**row) for row in batch.to_pylist()]
 
 
 class Answers:
@@ -132,14 +159,10 @@ class Answers:
                 f"one is {audit}. Give the options of that one, or another --output."
             )
         sound = int(source.tell())
-        while True:
-            try:
-                batch = reader.read_next_batch()
-                batch.validate(full=True)
-            except (StopIteration, OSError, pa.ArrowException):
-                return sound
-            self.rows += [Answer(**row) for row in batch.to_pylist()]
+        for some in _sound(reader):
+            self.rows += some
             sound = int(source.tell())
+        return sound
 
     def _extend(self, data: bytes) -> None:
         """Append bytes, or leave the file as it was."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -17,11 +17,11 @@ from ssra_engine.auditing.answers import ADJUDICATION, ANSWER, SKIP, UNDO, Answe
 from ssra_engine.auditing.pairs import AuditPair, AuditPairs
 from ssra_engine.durable import put_file
 
-__all__ = ["Book", "Desk", "NotNextError"]
+__all__ = ["ANSWERS_FILE", "Book", "Desk", "NotNextError", "desks_of"]
 
-_ANSWERS = "answers.arrows"
+#: In the folder of an audit page, what annotators answered.
+ANSWERS_FILE = "answers.arrows"
 _JUDGMENTS = "judgments.parquet"
-
 
 _LABELLED_SCHEMA = pa.schema(
     [(name, pa.string()) for name in ("query", "doc_id", "label", "sample_key", "draw")]
@@ -85,6 +85,15 @@ class Desk:
         return next(fresh, self.skipped[0] if self.skipped else None)
 
 
+def desks_of(answers: Iterable[Answer]) -> dict[str, Desk]:
+    """The work of each annotator, by name, after these answers, oldest first."""
+    desks: dict[str, Desk] = {}
+    for answer in answers:
+        if answer.kind != ADJUDICATION:
+            desks.setdefault(answer.annotator, Desk()).take(answer)
+    return desks
+
+
 class Book:
     """An audit in a folder: the answers so far, and files of the labels that stand.
 
@@ -122,7 +131,7 @@ class Book:
         self._now = now
         self._times: dict[str, datetime] = {}
         digest = xxhash.xxh3_64_hexdigest(" ".join(self.pairs).encode())
-        self._answers = Answers(folder / _ANSWERS, f"{audit.draw}, pairs {digest}")
+        self._answers = Answers(folder / ANSWERS_FILE, f"{audit.draw}, pairs {digest}")
         for answer in self._answers.rows:
             self._take(answer)
         self.write()

@@ -21,6 +21,12 @@ _FORMATS = ("triplets", "pairs", "beir", "mteb", "hf", "dataset")
     "--corpus", multiple=True, help="Documents of the run. [default: the files it recorded]"
 )
 @click.option(
+    "--audit",
+    type=click.Path(path_type=Path),
+    help="Labelled file or folder of `audit`, for the card of dataset. [default: audit or "
+    "audit.csv, where it is of OUT]",
+)
+@click.option(
     "--dev", type=float, default=0.1, show_default=True, help="Share of queries in the split dev."
 )
 @click.option(
@@ -32,6 +38,7 @@ def export(
     layout: str,
     output: Path,
     corpus: tuple[str, ...],
+    audit: Path | None,
     dev: float,
     test: float,
     seed: int | None,
@@ -44,7 +51,8 @@ def export(
     beir      corpus.jsonl, queries.jsonl, qrels/<split>.tsv
     mteb      configurations corpus, queries and default, as MTEB's retrieval tasks read them
     hf        queries with documents and grades, for datasets.load_dataset
-    dataset   the same in train, dev and test, with the corpus, a card and a grading guideline
+    dataset   the same in train, dev and test, with the corpus, a grading guideline and a card,
+              which tells the agreement of an audit where there is one
 
     A query is in one split only. beir, mteb and dataset have splits.
 
@@ -54,5 +62,6 @@ def export(
     """
     from ssra_engine.export.write import export_run
 
-    for name in export_run(out, layout, output, corpus=corpus, dev=dev, test=test, seed=seed or 0):
+    shares = {"dev": dev, "test": test, "seed": seed or 0}
+    for name in export_run(out, layout, output, corpus=corpus, audit=audit, **shares):
         click.echo(output / name)

@@ -30,6 +30,17 @@ __all__ = ["report"]
     help="A report of `evaluate model --output` or of `compare`; repeats.",
 )
 @click.option(
+    "--audit",
+    type=click.Path(path_type=Path),
+    help="Labelled file or folder of `audit`. [default: audit or audit.csv, where it is of OUT]",
+)
+@click.option(
+    "--accepted",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Folder of `accept`; repeats. [default: accepted, where it is of OUT]",
+)
+@click.option(
     "--documents",
     type=click.IntRange(min=1),
     default=20_000,
@@ -52,9 +63,10 @@ def report(out: Path, output: Path | None, seed: int | None, as_json: bool, **op
     """Write a report of the run in OUT, what `ssra-engine run` wrote: one HTML file.
 
     It holds the funnel and the balance of the grades, the quality of the score model, what was
-    asked for beside what was predicted, diversity, duplicates, throughput, a searchable sample of
-    queries, embedding models, settings and provenance. The file needs no network and can be sent
-    to anyone who may see the queries and documents in it.
+    asked for beside what was predicted, the labels of an audit and the thresholds of `accept`,
+    diversity, duplicates, throughput, a searchable sample of queries, embedding models, settings
+    and provenance. The file needs no network and can be sent to anyone who may see the queries and
+    documents in it.
 
     \b
     Example:

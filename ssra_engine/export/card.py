@@ -1,18 +1,19 @@
-"""What a published dataset says of itself: its card, and the guideline of its grades."""
+"""What a published dataset says of itself: its card."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import yaml
 
 from ssra_engine import __version__
+from ssra_engine.export.guideline import grade_table
 from ssra_engine.export.rows import Export
-from ssra_engine.prompts import grade_meanings
 from ssra_engine.readers import find_sources, schema_metadata
 from ssra_engine.simulate import SIMULATED
 
-__all__ = ["Counts", "card", "guideline"]
+__all__ = ["Counts", "card"]
 
 #: Rows of each split by grade.
 Counts = dict[str, dict[int, int]]
@@ -39,10 +40,9 @@ Made by ssra-engine {version} (the method is SSRA, arXiv 2509.16717).
 | `grade` | the target grade, which the score model predicts too |
 | `confidence` | the score model's probability of that grade |
 
-{counts}## What to know before use
+{counts}{agreement}## What to know before use
 
-- No person graded these pairs. How often the grade is right depends on the models that made it:
-  judge a sample before you rely on it (`ssra-engine audit`).
+- {graded}
 - A query is in one split only; a document may be in several.
 - Of a query, only the document that it was written for has a grade. Other documents may be relevant
   to it too.
@@ -58,27 +58,23 @@ Made by ssra-engine {version} (the method is SSRA, arXiv 2509.16717).
 | seed of the splits | `{split_seed}` |
 """
 
-_GUIDELINE = """# How to grade a pair of query and document
+_UNGRADED = """No person graded these pairs. How often the grade is right depends on the models that
+  made it: judge a sample before you rely on it (`ssra-engine audit`)."""
 
-Say what the searcher wants, then look at the document: title, text and whatever else it shows.
-Grade what is there, not how well it is made, how new it is or whether you like it.
+_SAMPLED = """The grades are those of models. A sample was labelled ("Agreement"); the other pairs
+  were not looked at."""
 
-| grade | the document |
-| --- | --- |
-{grades}
+_AGREEMENT = """## Agreement
 
-In order:
+{labelled:,} scored pairs of the run that made this, kept here or rejected, were drawn at random for
+each grade{surest} and labelled blindly. {no_grade:,} of these queries got no grade and count as
+wrong. Intervals are Wilson's, of 95 %.
 
-1. Which entity, kind of thing and aspect does the query ask for? A query that cannot be understood
-   gets no grade.
-2. Is the main entity or concept there? If neither it nor anything close to it is, the grade is
-   {lowest}.
-3. Is everything else that was asked for there too? If so, the grade is {highest}.
-4. Between them, the higher grade is for what a searcher would still be content with.
-5. In doubt between two grades take the lower one.
+| written for | label is that grade, kept pairs | label is that grade, rejected pairs | label is \
+the score model's grade |
+| --- | --- | --- | --- |
+{rows}
 
-Two people grade each pair without seeing the other's grade or what a model says. Where they
-disagree a third decides, and the disagreement is kept.
 """
 
 
@@ -106,11 +102,15 @@ def card(export: Export, counts: Counts | None, configs: Mapping[str, Mapping[st
     comparator = export.outputs.config.filter.comparator
     simulated = any(SIMULATED in schema_metadata(one) for one in find_sources(export.inputs))
     body = _TEXT.format(
-        how="" if comparator == "none" else ", and queries of a document are in the right order",
+        how=""
+        if comparator == "none"
+        else ", and the queries of a document are in the right order",
         version=__version__,
         simulated="**The documents are simulated.**\n\n" if simulated else "",
-        grades=_grade_table(grades),
+        grades=grade_table(grades),
         counts="" if counts is None else _count_table(counts, grades),
+        agreement="" if export.audit is None else _agreement(export.audit),
+        graded=_UNGRADED if export.audit is None else _SAMPLED,
         documents=export.outputs.fingerprint,
         engines=export.outputs.engines,
         seed=export.outputs.config.seed,
@@ -120,16 +120,41 @@ def card(export: Export, counts: Counts | None, configs: Mapping[str, Mapping[st
     return f"---\n{top}---\n{body}"
 
 
-def guideline(grades: Sequence[int]) -> str:
-    """GUIDELINE.md: how people grade on this scale."""
-    rows = _grade_table(grades).split("\n", 2)[2]
-    return _GUIDELINE.format(grades=rows, lowest=grades[0], highest=grades[-1])
+def _agreement(found: Mapping[str, Any]) -> str:
+    """Agreement of an audit; annotators are numbered, since a card is published."""
+    rows = [
+        f"| {row['target']} | "
+        + " | ".join(_share(row[name]) for name in ("kept", "rejected", "predicted"))
+        + " |"
+        for row in found["targets"]
+    ]
+    surest = "" if found["surest"] == 1 else f", from the surest {found['surest']:.0%} of it,"
+    text = _AGREEMENT.format(
+        labelled=found["labelled"], no_grade=found["no_grade"], surest=surest, rows="\n".join(rows)
+    )
+    if not found["kappa"]:
+        return text
+    numbers = {name: number for number, name in enumerate(found["annotators"], 1)}
+    lines = [
+        "| annotators | both labelled | agree | Cohen's kappa | quadratic |",
+        "| --- " * 5 + "|",
+    ]
+    for row in found["kappa"]:
+        first, second = (numbers[name] for name in row["annotators"])
+        cells = [_told(row["agree"], ".0%"), *(_told(row[n], ".2f") for n in ("kappa", "weighted"))]
+        lines.append(f"| {first} and {second} | {row['pairs']:,} | {' | '.join(cells)} |")
+    return text + "\n".join(lines) + "\n\n"
 
 
-def _grade_table(grades: Sequence[int]) -> str:
-    pairs = zip(grades, grade_meanings(len(grades)), strict=True)
-    rows = [f"| {grade} | {meaning} |" for grade, meaning in pairs]
-    return "\n".join(["| grade | meaning |", "| --- | --- |", *reversed(rows)])
+def _share(one: Mapping[str, Any]) -> str:
+    if not one["of"]:
+        return "-"
+    interval = f"[{one['low']:.0%}, {one['high']:.0%}]"
+    return f"{one['right'] / one['of']:.0%} {interval}, {one['right']:,} of {one['of']:,}"
+
+
+def _told(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
 
 
 def _count_table(counts: Counts, grades: Sequence[int]) -> str:

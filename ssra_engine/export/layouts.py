@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ssra_engine.errors import DataError
-from ssra_engine.export.card import Counts, card, guideline
+from ssra_engine.export.card import Counts, card
 from ssra_engine.export.files import Files
+from ssra_engine.export.guideline import guideline
 from ssra_engine.export.rows import Export, split_names
 from ssra_engine.schema import DOCUMENT_TEXT_COLUMNS
 

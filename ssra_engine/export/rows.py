@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -50,6 +51,7 @@ class Export:
         inputs: files of its documents.
         dev: share of the queries in the split dev; likewise `test`.
         seed: of the split.
+        audit: figures of an audit of the run (`auditing.findings.audit_of`), where there is one.
     """
 
     outputs: Outputs
@@ -57,6 +59,7 @@ class Export:
     dev: float
     test: float
     seed: int
+    audit: dict[str, Any] | None = None
 
     def pairs(self) -> Iterator[Pair]:
         """The whole corpus, batch by batch, with the kept queries about each batch.

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ssra_engine.auditing.findings import acceptances_of, audit_of
 from ssra_engine.corpus import open_corpus
 from ssra_engine.engine_folder import Engines, open_roles, read_engines
 from ssra_engine.errors import ConfigError, DataError, EngineError, StoreError
@@ -38,13 +39,16 @@ def collect(
     corpus: Sequence[str] = (),
     engines: Path | None = None,
     embedder: Sequence[str | Path] = (),
+    audit: str | Path | None = None,
+    accepted: Sequence[str | Path] = (),
     documents: int = 20_000,
     samples: int = 40,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Collect the figures of a finished run.
 
-    Memory is bounded by `documents` and `samples`, whatever the size of the run.
+    Memory is bounded by `documents` and `samples`, whatever the size of the run, unless there is
+    an audit of it or an acceptance, which cost some 50 bytes for each scored query.
 
     Args:
         folder: output folder.
@@ -52,6 +56,9 @@ def collect(
             read the report goes without diversity and without the documents of its samples.
         engines: what made it; by default ``engines``, if that is what made it.
         embedder: reports of `evaluate model` or `compare`.
+        audit: labelled file or folder of an audit; by default ``audit`` or ``audit.csv``, where
+            that is a fully labelled one of this run.
+        accepted: folders of `accept`; by default ``accepted``, where that is of this run.
         documents: diversity looks at the queries of about this many.
         samples: shown per target grade of the kept ones; of the rejected ones a quarter per reason.
         seed: of the samples shown.
@@ -61,7 +68,7 @@ def collect(
 
     Raises:
         StoreError: the folder is not the output of a finished run, or a part of it is damaged.
-        DataError: `corpus` or `embedder` is given and cannot be used.
+        DataError: `corpus`, `embedder`, `audit` or `accepted` is given and cannot be used.
         EngineError: `engines` is given and is not what made the run.
     """
     outputs = open_outputs(folder)
@@ -89,6 +96,8 @@ def collect(
         "frequent": [asdict(one) for one in frequent.top(_FREQUENT) if one.least > 1],
         "throughput": throughput(manifest["records"]),
         "samples": _told(shown, {} if varied is None else _excerpts(outputs, corpus, shown)),
+        "audit": audit_of(outputs, audit),
+        "accepted": acceptances_of(outputs, accepted),
         "embedder": read_evaluations(embedder),
         "provenance": _provenance(outputs, manifest, built),
         "config": (folder / "config.yaml").read_text(encoding="utf-8"),

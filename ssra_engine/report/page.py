@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from typing import Any
@@ -45,7 +46,12 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": _percent, "count": _count, "figure": _figure}
+    environment.filters |= {
+        "percent": _percent,
+        "floored": _floored,
+        "count": _count,
+        "figure": _figure,
+    }
     environment.globals |= {
         "interval": interval,
         "metrics": _metrics,
@@ -58,6 +64,11 @@ def _environment() -> jinja2.Environment:
 
 def _percent(share: float | None, digits: int = 1) -> str:
     return "–" if share is None else f"{100 * share:.{digits}f} %"
+
+
+def _floored(share: float) -> str:
+    """A promised share, never rounded up."""
+    return f"{math.floor(1000 * share) / 10:.1f} %"
 
 
 def _count(number: float | None) -> str:

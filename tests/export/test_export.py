@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ import pytest
 from click.testing import CliRunner
 from documents import write_documents
 
+from ssra_engine.audit import Draw
+from ssra_engine.auditing.book import Book
+from ssra_engine.auditing.pairs import draw_pairs
 from ssra_engine.cli import main
 from ssra_engine.config import load_config
 from ssra_engine.corpus import open_corpus
@@ -95,11 +99,31 @@ def test_dataset_has_disjoint_splits_a_card_and_a_guideline(
     assert len(_load(folder, "corpus", split="corpus")) == 150
     card = (folder / "README.md").read_text()
     assert f"| train | {sum(r['grade'] == 0 for r in loaded['train'])} |" in card
+    assert "No person graded these pairs" in card
     assert "satisfies the intent precisely" in (folder / "GUIDELINE.md").read_text()
     again = tmp_path / "again"
     export_run(out, "dataset", again, dev=0.2, test=0.2)
     names = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
     assert all((folder / name).read_bytes() == (again / name).read_bytes() for name in names)
+
+
+def test_the_card_of_a_dataset_tells_the_agreement_of_an_audit(out: Path, tmp_path: Path) -> None:
+    with Book(draw_pairs(out, Draw(5, 0)), tmp_path / "page") as book:
+        for number, (key, pair) in enumerate(book.pairs.items()):
+            book.answer("Anna Secret", key, str(pair.target))
+            book.answer("Bo", key, str(pair.target if number % 2 else 0))
+        for key in book.disagreements():
+            book.adjudicate("Bo", key, "0")
+    export_run(out, "dataset", tmp_path / "dataset", audit=tmp_path / "page")
+    card = (tmp_path / "dataset/README.md").read_text()
+    assert "## Agreement" in card
+    assert "20 scored pairs" in card
+    assert re.search(r"^\| 0 \| 100% \[\d+%, 100%\], \d of \d \|", card, re.MULTILINE)
+    assert re.search(r"^\| 1 and 2 \| 20 \| \d+% \| 0\.\d\d \| ", card, re.MULTILINE)
+    assert "Anna" not in card
+    assert "No person graded" not in card
+    with pytest.raises(ConfigError, match="leave out --audit"):
+        export_run(out, "hf", tmp_path / "hf", audit=tmp_path / "page")
 
 
 def test_pairs_train_and_evaluate_in_sentence_transformers(

@@ -88,6 +88,31 @@ def _evaluation(model: str) -> dict[str, Any]:
     return {**facts, "results": [row], "comparisons": [row]}
 
 
+def _audit(text: str) -> dict[str, Any]:
+    share = {"right": 3, "of": 4, "low": 0.3, "high": 0.95}
+    nothing = {"right": 0, "of": 0, "low": None, "high": None}
+    target = {"target": 1, "all": share, "kept": share, "rejected": nothing, "predicted": share}
+    kappa = {"annotators": [text, "Bo"], "pairs": 4, "agree": 0.75, "kappa": None, "weighted": 0.4}
+    return {
+        **{"file": text, "per_grade": 4, "seed": 0, "surest": 0.25, "labelled": 4, "no_grade": 1},
+        **{"labels": ["0", "1", "-"], "by_target": {"1": [0, 3, 1]}, "targets": [target]},
+        **{"by_predicted": {"1": [0, 3, 1]}, "annotators": {text: 4, "Bo": 4}, "kappa": [kappa]},
+    }
+
+
+def _accepted(text: str) -> list[dict[str, Any]]:
+    refused = {"threshold": None, "reachable": 0.4359, "population": 90, "kept": 40}
+    refused |= {"of_right": 3, "of_audited": 4, "accepted": 0}
+    met = {**refused, "threshold": 0.25, "accepted": 1234, "reachable": None}
+    promise = {"promise": True, "min_precision": 0.6, "confidence": 0.95, "jointly": False}
+    judged = {"threshold": 0.5, "population": 9, "kept": 4, "right": 2, "judged": 3, "accepted": 5}
+    estimate = {"promise": False, "min_precision": 0.6, "judged": 77, "grades": {"0": judged}}
+    return [
+        {**promise, "file": text, "grades": {"0": refused, "1": met}},
+        {**estimate, "file": "b"},
+    ]
+
+
 def _strings(tree: Any) -> Any:
     """The tree with the nasty text in place of every text that comes from data."""
     if isinstance(tree, dict):
@@ -105,6 +130,8 @@ def test_any_text_is_shown_as_it_is_and_runs_nothing(figures: dict[str, Any]) ->
         "missing": {"engines": _NASTY},
         "score_model": _card(),
         "embedder": [_evaluation(_NASTY)],
+        "audit": _audit(_NASTY),
+        "accepted": _accepted(_NASTY),
         "frequent": _strings(figures["frequent"]) or [{"text": _NASTY, "least": 2, "most": 2}],
         "samples": [
             {**row, "query": _NASTY, "doc_id": _NASTY, "document": _NASTY}
@@ -138,7 +165,7 @@ def test_it_needs_nothing_from_anywhere(figures: dict[str, Any]) -> None:
     ids = [attrs["id"] for _, attrs, _ in elements.found if "id" in attrs]
     assert len(ids) == len(set(ids))
     links = [str(attrs["href"])[1:] for attrs, _ in elements.of("a")]
-    assert len(links) == 10
+    assert len(links) == 11
     assert set(links) <= set(ids)
 
 
@@ -158,6 +185,18 @@ def test_every_figure_of_the_funnel_is_on_the_page(figures: dict[str, Any]) -> N
         )
         assert cells in text
     assert "figures of a simulation" in text
+
+
+def test_people_and_promises_are_on_the_page(figures: dict[str, Any]) -> None:
+    assert "is not known" in render(figures)
+    text = render({**figures, "audit": _audit("labels.csv"), "accepted": _accepted("accepted")})
+    assert "Nobody has graded" not in text
+    assert "the surest 25 % of each grade" in text
+    assert '75 %<span class="soft below">30 % to 95 %</span>' in text
+    assert "<td>labels.csv, Bo</td><td>4</td><td>75 %</td><td>–</td><td>0.40</td>" in text
+    assert "<b>refused</b>; 43.5 % can be had" in text
+    assert "<td>0.250</td><td>1,234</td><td>3 of 4</td>" in text
+    assert "nothing is promised" in text
 
 
 def test_run_makes_it_and_report_makes_it_again(tmp_path: Path) -> None:
