@@ -188,7 +188,8 @@ def train(
 
     Only judgments of the split train are learned from; the model and its base are measured on dev.
     The output is a sentence-transformers folder. The same command after an interruption goes on
-    from the last checkpoint; when all is done, it does nothing.
+    from the last checkpoint; when all is done, it does nothing. Under torchrun, the batch is that
+    of each process, and one of them writes.
 
     \b
     Example:
@@ -196,6 +197,7 @@ def train(
           --synthetic out --base all-MiniLM-L6-v2 --output my-embedder
     """
     from ssra_engine.commands.printing import print_facts, print_note_if_simulated
+    from ssra_engine.embedder.processes import started
     from ssra_engine.embedder.settings import TrainSettings
     from ssra_engine.embedder.train import TrainData, train_embedder
     from ssra_engine.progress import ProgressBar
@@ -209,8 +211,11 @@ def train(
         told["false_negative_margin"] = None
     settings = TrainSettings(**told)
     data = TrainData(corpus, judgments, grades, synthetic, negatives)
-    with ProgressBar() as progress:
+    first = started().first
+    with ProgressBar(quiet=not first) as progress:
         trained = train_embedder(base, data, output, settings, progress)
+    if not first:
+        return
     if trained.did_nothing:
         click.echo(f"Nothing has changed: {output} is up to date, nothing was done.")
     _print_results(trained.record["results"])

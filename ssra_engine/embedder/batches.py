@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from sentence_transformers.base.sampler import DefaultBatchSampler
+from torch import distributed
 
 from ssra_engine.keys import hash_strings, mix, normalise
 
@@ -192,6 +193,11 @@ class DistinctBatches(DefaultBatchSampler):  # type: ignore[misc]  # sentence-tr
 
     Rows that conflict with most others, such as those of a query with a long list, are left over at
     the end of a plan; `least` leaves out the batches that are then too short to contrast.
+
+    In a distributed training, what is planned is the joint batch of all processes, and each of them
+    gets an even part of it: as one process would train that has the joint batch. Short batches stay
+    there, although sentence-transformers then asks to drop them, so that no process waits for a
+    batch that another has not got.
     """
 
     def __init__(
@@ -214,31 +220,46 @@ class DistinctBatches(DefaultBatchSampler):  # type: ignore[misc]  # sentence-tr
         self._sides = row_sides(columns[0], columns[1:], self._grades)
         self._recipe = recipe
         self._seed = seed
+        self._processes = _processes()
+        self._joint = batch_size * self._processes
+        if self._processes > 1:
+            # accelerate deals batches out in turn; told of a size, it would drop parts of others.
+            self.batch_size = None
         sizes = [len(batch) for batch in self._plan(0, 0)]
         self._count = sum(size >= least * max(sizes) for size in sizes)
+        if not self._count:
+            raise ValueError(f"{len(dataset)} rows are too few for {self._processes} processes")
 
     def _plan(self, epoch: int, again: int) -> Iterator[list[int]]:
-        return plan_batches(
+        batches = plan_batches(
             self._keys,
             self._grades,
-            self.batch_size,
+            self._joint,
             sides=self._sides,
             recipe=self._recipe,
             seed=int(mix(np.array([self._seed], np.uint64), epoch, again)[0]),
-            drop_last=self.drop_last,
+            drop_last=self.drop_last and self._processes == 1,
         )
+        # Fewer rows than processes would leave one of them without any.
+        return (batch for batch in batches if len(batch) >= self._processes)
 
     def __iter__(self) -> Iterator[list[int]]:
         left = self._count
         for again in range(self._count):
             for batch in islice(self._plan(self.epoch, again), left):
                 left -= 1
-                yield batch
+                yield from (part.tolist() for part in np.array_split(batch, self._processes))
             if not left:
                 return
 
     def __len__(self) -> int:
-        return self._count
+        return self._count * self._processes
+
+
+def _processes() -> int:
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_world_size()
+    return 1
 
 
 def distinct_batches(

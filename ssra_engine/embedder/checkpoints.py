@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import distributed
 from transformers import TrainerCallback
 
 from ssra_engine.durable import put_file, remove, sync
@@ -27,7 +28,11 @@ class KeepLoss(TrainerCallback):  # type: ignore[misc]  # transformers is untype
         self._loss = loss
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Seal the checkpoint just written."""
+        """Seal the checkpoint just written, when every process has put its part there."""
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.barrier()
+        if not state.is_world_process_zero:
+            return
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         for path in [*folder.rglob("*"), folder, folder.parent]:
             sync(path)

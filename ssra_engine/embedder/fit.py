@@ -21,6 +21,7 @@ from ssra_engine.embedder.base import add_lora, checkpoint_activations, prompts_
 from ssra_engine.embedder.batches import distinct_batches
 from ssra_engine.embedder.checkpoints import KeepLoss, last_checkpoint, restore_loss
 from ssra_engine.embedder.losses import CachedGradedMatryoshkaLoss, GradedMatryoshkaLoss
+from ssra_engine.embedder.processes import started
 from ssra_engine.embedder.queue import DocumentQueue
 from ssra_engine.embedder.settings import TrainSettings
 
@@ -146,6 +147,8 @@ def _arguments(
         bf16=settings.bf16,
         use_cpu=model.device.type == "cpu",
         batch_sampler=distinct_batches(settings.recipe, _LEAST),
+        # What sentence-transformers would set itself, with a warning; our batches need it not.
+        dataloader_drop_last=started().count > 1,
         prompts=by_column if any(prompts.values()) else None,
         save_strategy="steps",
         save_steps=settings.checkpoint_steps,

@@ -19,7 +19,14 @@ from ssra_engine.durable import put_file, put_folder, remove, writing
 from ssra_engine.embedder.checkpoints import last_checkpoint
 from ssra_engine.errors import StoreError
 
-__all__ = ["CHECKPOINTS", "RECORD", "put_model", "read_record", "training_folder"]
+__all__ = [
+    "CHECKPOINTS",
+    "RECORD",
+    "put_model",
+    "read_record",
+    "training_beside",
+    "training_folder",
+]
 
 RECORD = "training.json"
 CHECKPOINTS = "checkpoints"
@@ -43,6 +50,11 @@ def read_record(output: Path, fingerprint: Mapping[str, Any]) -> dict[str, Any] 
     return _same(output, output / RECORD, fingerprint)
 
 
+def training_beside(output: Path) -> Path:
+    """Where a model is trained: the folder beside its own."""
+    return output.with_name(output.name + ".training")
+
+
 @contextmanager
 def training_folder(output: Path, fingerprint: Mapping[str, Any]) -> Iterator[Path]:
     """The folder beside `output` in which it is trained, held by this process.
@@ -51,7 +63,7 @@ def training_folder(output: Path, fingerprint: Mapping[str, Any]) -> Iterator[Pa
         StoreError: another process holds it, it cannot be written, or it has checkpoints of a
             training from something else.
     """
-    folder = output.with_name(output.name + ".training")
+    folder = training_beside(output)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)

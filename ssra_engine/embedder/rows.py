@@ -42,7 +42,7 @@ class TrainingRows:
 
 def read_training_rows(
     documents: pa.Table,
-    judgments: Sequence[str | Path],
+    judgments: Sequence[str | Path] | pa.Table,
     grades: Sequence[int],
     settings: TrainSettings,
     *,
@@ -56,12 +56,13 @@ def read_training_rows(
     name no dev rows are split with seed 0, as `evaluate model` splits them.
 
     A pair has as many negatives as `settings.negatives`, by falling similarity. Those that are
-    known to be relevant to the query, or graded no lower than the pair itself, are left out; in
-    the place of those that are missing come random documents that are not known to be relevant.
+    known to be of its grade or higher are left out, so that a pair of a low grade may be a negative
+    beside one of a high grade; in the place of those that are missing come random documents that
+    are not known to be relevant.
 
     Args:
         documents: `schema.CORPUS`.
-        judgments: as `read_judgments` takes them.
+        judgments: as `read_judgments` takes them, or what it gave.
         grades: the scale.
         settings: labels, number of negatives, seed.
         synthetic: see `tables.read_synthetic`; None for none.
@@ -73,7 +74,9 @@ def read_training_rows(
         StoreError: the run of `synthetic` has not ended.
         ConfigError: the recipe names a label that no pair has.
     """
-    judged = read_judgments(judgments, grades, doc_ids=documents["doc_id"])
+    judged = judgments
+    if not isinstance(judged, pa.Table):
+        judged = read_judgments(judged, grades, doc_ids=documents["doc_id"])
     train = judged.filter(pc.equal(judged["split"], "train"))
     pairs = train.select(_PAIRS.names).cast(_PAIRS)
     counts: dict[str, Any] = {"judgments": _per_grade(pairs, grades)}
@@ -154,7 +157,7 @@ def _choose(
         if grade > 0:
             relevant.setdefault(query, set()).add(document)
     grade_of = dict(zip(zip(queries, own, strict=True), grades, strict=True))
-    found, counts = _of_pairs(mined, corpus, grade_of, relevant)
+    found, counts = _of_pairs(mined, corpus, grade_of)
     counts["random in their place"] = 0
     generator = np.random.default_rng(settings.seed)
     chosen = np.empty((len(pairs), settings.negatives), np.int64)
@@ -172,7 +175,6 @@ def _of_pairs(
     mined: pa.Table,
     corpus: pa.Array,
     grade_of: Mapping[tuple[int, int], int],
-    relevant: Mapping[int, set[int]],
 ) -> tuple[dict[tuple[int, int], list[int]], dict[str, int]]:
     """Usable negatives of each (query key, document), by falling score."""
     scores = pc.fill_null(mined["score"], -np.inf).to_numpy()
@@ -188,9 +190,10 @@ def _of_pairs(
     used = strange = too_good = 0
     for query, document, negative, grade in columns:
         of_pair = grade_of.get((query, document))
+        known = grade_of.get((query, negative), grade)
         if of_pair is None:
             strange += 1
-        elif negative in relevant.get(query, ()) or (grade is not None and grade >= of_pair):
+        elif known is not None and known >= of_pair:
             too_good += 1
         elif negative not in found.setdefault((query, document), []):
             used += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from transformers.utils import logging
 
 from ssra_engine import __version__
@@ -23,15 +24,17 @@ from ssra_engine.embedder.model_folder import (
     CHECKPOINTS,
     put_model,
     read_record,
+    training_beside,
     training_folder,
 )
+from ssra_engine.embedder.processes import Processes, join_processes
 from ssra_engine.embedder.rows import TrainingRows, read_training_rows
 from ssra_engine.embedder.settings import TrainSettings
 from ssra_engine.embedder.tables import synthetic_folder
 from ssra_engine.errors import DataError
 from ssra_engine.evaluation.evaluator import GradedEvaluator
-from ssra_engine.evaluation.measuring import Settings
-from ssra_engine.evaluation.retrieval import read_judged
+from ssra_engine.evaluation.retrieval import judged_texts
+from ssra_engine.judgments import read_judgments
 from ssra_engine.readers import files_key
 from ssra_engine.steps import NoProgress, Progress
 
@@ -86,6 +89,9 @@ def train_embedder(
     Killed and called again with the same arguments, it goes on from its last checkpoint, with the
     losses of a training that was never interrupted. Called again when it is done, it does nothing.
 
+    Under torchrun, `settings.batch_rows` is of each process, and all of them train on one joint
+    batch; the first one writes. They must see the same files.
+
     Args:
         base: folder of a sentence-transformers model, an encoder or a causal LM.
         data: what to train on.
@@ -105,43 +111,78 @@ def train_embedder(
 def _train(
     base: Path, data: TrainData, output: Path, settings: TrainSettings, steps: Progress
 ) -> Trained:
+    processes = join_processes()
     steps.begin("read the data", 0, 0)
     corpus = open_corpus(data.corpus)
-    fingerprint = _fingerprint(base, corpus, data, settings)
+    fingerprint = _fingerprint(base, corpus, data, settings, processes)
     record = read_record(output, fingerprint)
     if record is not None:
         return Trained(output, record, did_nothing=True)
     model = open_base(base, settings)
     corpus.check()
-    rows = _rows(corpus.table(), data, settings)
-    evaluator, facts = _evaluator(data, settings)
-    with training_folder(output, fingerprint) as work:
+    rows, evaluator, facts = _read(corpus.table(), data, settings)
+    with _held(output, fingerprint, processes) as work:
         steps.begin("measure the base", 0, 0)
         before = evaluator(model)
-        watch = _Watch(steps)
-        fitted = fit(model, rows.dataset, settings, work / CHECKPOINTS, watch)
-        if settings.lora_rank:
-            adapter = work / "adapter"
-            remove(adapter)
-            merge_lora(model, base, settings, adapter)
-        steps.begin("measure the trained model", 0, 0)
-        record = {
-            "fingerprint": fingerprint,
-            "base": base.name,
-            "data": rows.counts,
-            "results": {**facts, "base": before, "trained": evaluator(model)},
-            "steps": fitted.steps,
-            "temperature": fitted.temperature,
-            "curve": fitted.curve,
-        }
-        card = model_card(output.name, int(model.get_embedding_dimension() or 0), record)
-
-        def fill(folder: Path) -> None:
-            model.save_pretrained(str(folder), create_model_card=False)
-            (folder / "README.md").write_text(card, encoding="utf-8")
-
-        put_model(output, record, work, fill)
+        fitted = fit(model, rows.dataset, settings, work / CHECKPOINTS, _Watch(steps))
+        if processes.first:
+            if settings.lora_rank:
+                adapter = work / "adapter"
+                remove(adapter)
+                merge_lora(model, base, settings, adapter)
+            steps.begin("measure the trained model", 0, 0)
+            record = {
+                "fingerprint": fingerprint,
+                "base": base.name,
+                "data": rows.counts,
+                "results": {**facts, "base": before, "trained": evaluator(model)},
+                "steps": fitted.steps,
+                "temperature": fitted.temperature,
+                "curve": fitted.curve,
+            }
+            _write(model, output, record, work)
+    processes.wait()
+    record = read_record(output, fingerprint)
+    assert record is not None
     return Trained(output, record, did_nothing=False)
+
+
+def _read(
+    documents: pa.Table, data: TrainData, settings: TrainSettings
+) -> tuple[TrainingRows, GradedEvaluator, dict[str, Any]]:
+    """What to train on, and what to measure with."""
+    judged = read_judgments(data.judgments, data.grades, doc_ids=documents["doc_id"])
+    rows = read_training_rows(
+        documents,
+        judged,
+        data.grades,
+        settings,
+        synthetic=data.synthetic,
+        negatives=data.negatives,
+    )
+    return rows, *_evaluator(documents, judged, settings)
+
+
+@contextmanager
+def _held(output: Path, fingerprint: Mapping[str, Any], processes: Processes) -> Iterator[Path]:
+    """`training_folder` of all processes, which the first one holds for them."""
+    if not processes.first:
+        processes.wait()
+        yield training_beside(output)
+        return
+    with training_folder(output, fingerprint) as work:
+        processes.wait()
+        yield work
+
+
+def _write(model: Any, output: Path, record: Mapping[str, Any], work: Path) -> None:
+    card = model_card(output.name, int(model.get_embedding_dimension() or 0), record)
+
+    def fill(folder: Path) -> None:
+        model.save_pretrained(str(folder), create_model_card=False)
+        (folder / "README.md").write_text(card, encoding="utf-8")
+
+    put_model(output, record, work, fill)
 
 
 @contextmanager
@@ -171,26 +212,18 @@ class _Watch:
             self._begun = True
 
 
-def _rows(documents: pa.Table, data: TrainData, settings: TrainSettings) -> TrainingRows:
-    return read_training_rows(
-        documents,
-        data.judgments,
-        data.grades,
-        settings,
-        synthetic=data.synthetic,
-        negatives=data.negatives,
-    )
-
-
-def _evaluator(data: TrainData, settings: TrainSettings) -> tuple[GradedEvaluator, dict[str, Any]]:
+def _evaluator(
+    documents: pa.Table, judgments: pa.Table, settings: TrainSettings
+) -> tuple[GradedEvaluator, dict[str, Any]]:
     """Of the split dev, whose lists may be shorter than those that `evaluate model` asks for."""
-    judged = read_judged(data.corpus, data.judgments, data.grades, "dev", Settings(min_list=1))
-    longest = int(np.bincount(judged.pairs.query).max())
-    if not judged.pairs.grade.any():
+    dev = judgments.filter(pc.equal(judgments["split"], "dev"))
+    if not len(dev) or not pc.any(pc.greater(dev["grade"], 0)).as_py():
         raise DataError(
-            "every judgment of the split dev has grade 0", mend="Give dev some that match"
+            "no judgment of the split dev has a grade above 0", mend="Give dev some that match"
         )
-    least = min(_MIN_LIST, longest)
+    wanted = pc.is_in(documents["doc_id"], value_set=pc.unique(dev["doc_id"]))
+    judged = judged_texts(documents.filter(wanted), dev, "dev")
+    least = min(_MIN_LIST, int(np.bincount(judged.pairs.query).max()))
     evaluator = GradedEvaluator(judged, dims=sorted(settings.dims, reverse=True), min_list=least)
     facts = {
         "split": "dev",
@@ -202,7 +235,7 @@ def _evaluator(data: TrainData, settings: TrainSettings) -> tuple[GradedEvaluato
 
 
 def _fingerprint(
-    base: Path, corpus: Corpus, data: TrainData, settings: TrainSettings
+    base: Path, corpus: Corpus, data: TrainData, settings: TrainSettings, processes: Processes
 ) -> dict[str, Any]:
     return {
         "version": __version__,
@@ -215,4 +248,5 @@ def _fingerprint(
         "negatives": files_key(data.negatives),
         "grades": list(data.grades),
         "settings": settings.deciding(),
+        **({"processes": processes.count} if processes.count > 1 else {}),
     }

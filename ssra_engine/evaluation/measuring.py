@@ -14,6 +14,7 @@ from ssra_engine.evaluation.embedding import PRECISIONS, Precision
 from ssra_engine.evaluation.intervals import bootstrap_mean, bootstrap_pooled, randomisation_p
 from ssra_engine.evaluation.lists import (
     JudgedPairs,
+    Lists,
     corpus_lists,
     judged_lists,
     pair_scores,
@@ -26,6 +27,7 @@ __all__ = [
     "Settings",
     "compare",
     "measure",
+    "measure_scores",
     "relevant_grade",
     "summarise",
     "thresholds",
@@ -118,23 +120,36 @@ def measure(
         settings: dims and precisions are the caller's business.
     """
     scores = pair_scores(pairs, queries, documents)
-    grades = pairs.grades()
     if settings.mode == "judged":
-        lists = judged_lists(pairs, scores)
-    else:
-        lists = corpus_lists(pairs, queries, documents, max(_DEPTH, *settings.cutoffs))
-    relevant = relevant_grade(pairs, settings)
-    found = ranking_metrics(grades, lists, cutoffs=settings.cutoffs, relevant=relevant)
-    if settings.mode == "corpus":
-        for k in settings.cutoffs:
-            found[f"judged@{k}"] = np.array(
-                [_share(best, of) for best, of in zip(_first(lists, k), grades, strict=True)]
-            )
+        return measure_scores(pairs, scores, settings)
+    lists = corpus_lists(pairs, queries, documents, max(_DEPTH, *settings.cutoffs))
+    found = _ranking(pairs, lists, settings)
+    for k in settings.cutoffs:
+        found[f"judged@{k}"] = np.array(
+            [_share(best, of) for best, of in zip(_first(lists, k), pairs.grades(), strict=True)]
+        )
     found |= _pairs_per_query(pairs, scores.astype(np.float64))
-    if settings.mode == "judged":
-        short = np.bincount(pairs.query) < settings.min_list
-        found = {name: np.where(short, np.nan, values) for name, values in found.items()}
     return Figures(found, scores.astype(np.float64))
+
+
+def measure_scores(pairs: JudgedPairs, scores: Vectors, settings: Settings) -> Figures:
+    """Figures of judged lists by scores from anywhere.
+
+    Args:
+        pairs: what is judged.
+        scores: float32[P], of each pair.
+        settings: cutoffs, the shortest list and what is relevant.
+    """
+    found = _ranking(pairs, judged_lists(pairs, scores), settings)
+    found |= _pairs_per_query(pairs, scores.astype(np.float64))
+    short = np.bincount(pairs.query) < settings.min_list
+    found = {name: np.where(short, np.nan, values) for name, values in found.items()}
+    return Figures(found, scores.astype(np.float64))
+
+
+def _ranking(pairs: JudgedPairs, lists: Lists, settings: Settings) -> dict[str, Floats]:
+    relevant = relevant_grade(pairs, settings)
+    return ranking_metrics(pairs.grades(), lists, cutoffs=settings.cutoffs, relevant=relevant)
 
 
 def summarise(figures: Figures, pairs: JudgedPairs, settings: Settings) -> dict[str, Any]:

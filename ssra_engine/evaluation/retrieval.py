@@ -43,6 +43,7 @@ __all__ = [
     "Judged",
     "check_lists",
     "evaluate_model",
+    "judged_texts",
     "read_judged",
     "write_evaluation",
 ]
@@ -118,20 +119,32 @@ def read_judged(
         wanted = pc.unique(table["doc_id"])
         batches = (one.filter(pc.is_in(one.column("doc_id"), wanted)) for one in batches)
     documents = pa.Table.from_batches(batches, schema=CORPUS)
-    queries = table["query"].combine_chunks().dictionary_encode()
-    doc_ids = documents["doc_id"].combine_chunks()
-    pairs = judged_pairs(
-        queries.indices.to_numpy().astype(np.int64),
-        pc.index_in(table["doc_id"].combine_chunks(), doc_ids).to_numpy().astype(np.int64),
-        table["grade"].to_numpy().astype(np.int64),
-        doc_ids,
-        settings.seed,
-    )
-    texts = document_texts(documents).to_pylist()
-    judged = Judged(queries.dictionary.to_pylist(), texts, pairs, split)
+    judged = judged_texts(documents, table, split, seed=settings.seed)
     if settings.mode == "judged":
         check_lists(judged, settings.min_list)
     return judged
+
+
+def judged_texts(documents: pa.Table, judgments: pa.Table, split: str, *, seed: int = 0) -> Judged:
+    """Tables that were read, as the input of `evaluate_model`.
+
+    Args:
+        documents: `schema.CORPUS`, with all that are judged.
+        judgments: `schema.JUDGMENTS`, one row or more.
+        split: what they are called.
+        seed: of the order of ties.
+    """
+    queries = judgments["query"].combine_chunks().dictionary_encode()
+    doc_ids = documents["doc_id"].combine_chunks()
+    pairs = judged_pairs(
+        queries.indices.to_numpy().astype(np.int64),
+        pc.index_in(judgments["doc_id"].combine_chunks(), doc_ids).to_numpy().astype(np.int64),
+        judgments["grade"].to_numpy().astype(np.int64),
+        doc_ids,
+        seed,
+    )
+    texts = document_texts(documents).to_pylist()
+    return Judged(queries.dictionary.to_pylist(), texts, pairs, split)
 
 
 def check_lists(judged: Judged, min_list: int) -> None:

@@ -6,8 +6,10 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from accelerate.data_loader import BatchSamplerShard
 from datasets import Dataset
 
+from ssra_engine.embedder import batches as batches_module
 from ssra_engine.embedder.batches import distinct_batches, plan_batches, row_keys, row_sides
 
 NEAR = "how to cook garlic noodles at home quickly"
@@ -110,3 +112,16 @@ def test_every_epoch_has_as_many_batches_and_short_ones_can_be_left_out() -> Non
             assert least == 0 or min(sizes) >= 4
         lengths.append(len(sampler))
     assert lengths == [40, 6]
+
+
+def test_processes_share_the_batches_that_one_would_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    queries, documents, grades = rows()
+    data = Dataset.from_dict({"query": queries, "document": documents, "label": grades})
+    one = list(distinct_batches()(data, 9, False, ["label"], seed=1))
+    monkeypatch.setattr(batches_module, "_processes", lambda: 3)
+    sampler = distinct_batches()(data, 3, True, ["label"], seed=1)
+    shards = [list(BatchSamplerShard(sampler, 3, rank, even_batches=False)) for rank in range(3)]
+    joint = [[*a, *b, *c] for a, b, c in zip(*shards, strict=True)]
+    assert joint == [batch for batch in one if len(batch) >= 3]
+    assert len(joint) == len(sampler) // 3 == len(BatchSamplerShard(sampler, 3, 0))
+    assert all(0 <= len(a) - len(c) <= 1 for a, _, c in zip(*shards, strict=True))

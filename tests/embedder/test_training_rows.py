@@ -123,7 +123,7 @@ def negatives(world: tuple[pa.Table, Path]) -> tuple[dict[str, Any], dict[str, A
     return best[0], best[1]
 
 
-def test_negatives_come_by_falling_score_without_what_is_relevant(
+def test_negatives_come_by_falling_score_without_what_is_as_good_as_the_pair(
     world: tuple[pa.Table, Path], tmp_path: Path
 ) -> None:
     first, second = negatives(world)
@@ -131,10 +131,12 @@ def test_negatives_come_by_falling_score_without_what_is_relevant(
     known = {row["doc_id"]: row["grade"] for row in judged if row["query"] == first["query"]}
     free = [doc_id for doc_id in world[0]["doc_id"].to_pylist() if doc_id not in known][:3]
     partly = next(doc_id for doc_id, grade in known.items() if 0 < grade < 3)
+    best = next(doc_id for doc_id, grade in known.items() if grade == 3)
     lists = {
-        "negative_doc_ids": [free[0], partly, free[1], free[2]],
-        "negative_scores": [0.4, 0.9, 0.8, 0.7],
-        "negative_grades": [None, None, 1, 3],
+        "negative_doc_ids": [free[0], partly, free[1], best, free[2]],
+        "negative_scores": [0.4, 0.8, 0.9, 0.95, 0.7],
+        # What was judged counts, whatever the table says.
+        "negative_grades": [None, 3, 1, 0, 3],
     }
     one = {"query": first["query"], "doc_id": first["doc_id"], "score": 0.9, **lists}
     other = {**one, "query": "nobody asks this"}
@@ -164,12 +166,13 @@ def test_negatives_come_by_falling_score_without_what_is_relevant(
     row = data["query"].index(first["query"])
     while data["document"][row] != texts[first["doc_id"]]:
         row += 1
-    assert (data["negative_1"][row], data["negative_2"][row]) == (texts[free[1]], texts[free[0]])
+    assert (data["negative_1"][row], data["negative_2"][row]) == (texts[free[1]], texts[partly])
     counts = found[0].counts["negatives"]
-    assert (counts["usable"], counts["of other pairs"], counts["relevant"]) == (2, 4, 2)
+    assert (counts["usable"], counts["of other pairs"], counts["relevant"]) == (3, 5, 2)
     assert counts["random in their place"] == 2 * len(data) - 2
     # Those at random are relevant to nobody's query, and the seed decides which they are.
     relevant = {pair for pair, grade in of_pairs(found[0]).items() if grade > 0}
+    relevant.remove((first["query"], texts[partly]))
     for name in ("negative_1", "negative_2"):
         assert not relevant & set(zip(data["query"], data[name], strict=True))
     assert rows(world, negatives=[nested], settings={"negatives": 2}).dataset[:] == data[:]
