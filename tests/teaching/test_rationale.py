@@ -27,6 +27,10 @@ from ssra_engine.teaching.teacher import Teacher
 class _Parrot(FakeEngine):
     """Repeats the title, the query and the meaning of the grade that it was told."""
 
+    def __init__(self, poison: str = "never") -> None:
+        super().__init__()
+        self.poison = poison
+
     def generate_batches(
         self, batches: Iterable[pa.RecordBatch], sampling: Sampling
     ) -> Iterator[pa.RecordBatch]:
@@ -35,7 +39,7 @@ class _Parrot(FakeEngine):
             for row, (prefix, suffix) in enumerate(
                 zip(batch["prefix"].to_pylist(), batch["suffix"].to_pylist(), strict=True)
             ):
-                if prefix.endswith(" 7\n"):
+                if prefix.endswith(self.poison):
                     raise RuntimeError("seven")
                 title, query = prefix.split("\n")[1], suffix.split("\n")[0]
                 meaning = suffix.split("document ")[1].split(".\n")[0]
@@ -60,27 +64,30 @@ def _judgments(count: int) -> list[dict[str, object]]:
     ]
 
 
-def _explain(folder: Path, out: str = "out", **settings: Any) -> Outcome:
+def _explain(folder: Path, out: str = "out", poison: str = "never", **settings: Any) -> Outcome:
     folder.mkdir(exist_ok=True)
     corpus = write(pa.table(make_documents(10).to_pydict()), folder / "corpus.jsonl")
     judgments = write(_judgments(40), folder / "judgments.jsonl")
     config = load_config(overrides={k.replace("__", "."): v for k, v in settings.items()})
-    return rationale(config, [corpus], [judgments], Teacher("parrot", _Parrot), folder / out)
+    teacher = Teacher("parrot", lambda: _Parrot(poison))
+    return rationale(config, [corpus], [judgments], teacher, folder / out)
 
 
 def _table(folder: Path) -> pa.Table:
     return pa.concat_tables(map(pq.read_table, sorted(folder.glob("*.parquet"))))
 
 
-def test_every_reason_stands_beside_its_judgment(tmp_path: Path) -> None:
-    outcome = _explain(tmp_path)
+@pytest.mark.parametrize("poison", ["never", " 7\n"])
+def test_every_reason_stands_beside_its_judgment(tmp_path: Path, poison: str) -> None:
+    outcome = _explain(tmp_path, poison=poison)
+    lost = "doc-7" if poison != "never" else None
     table = _table(outcome.table)
     assert table.schema.equals(RATIONALES)
     assert table.drop_columns("rationale").to_pylist() == _judgments(40)
     titles = {row["doc_id"]: row["title"] for row in make_documents(10).to_pylist()}
     meanings = grade_meanings(4)
     for number, row in enumerate(table.to_pylist()):
-        if row["split"] == "dev" or row["query"] == "q3" or row["doc_id"] == "doc-7":
+        if row["split"] == "dev" or row["query"] == "q3" or row["doc_id"] == lost:
             assert row["rationale"] is None
             continue
         title = " ".join(titles[row["doc_id"]].split())
@@ -89,10 +96,11 @@ def test_every_reason_stands_beside_its_judgment(tmp_path: Path) -> None:
     rejected = _table(tmp_path / "out/rejected")
     assert rejected.schema.equals(REJECTED_RATIONALES)
     fates = {(row["doc_id"], row["reason"], row["message"]) for row in rejected.to_pylist()}
-    assert fates == {("doc-1", "empty", None), ("doc-7", "error", "RuntimeError: seven")}
-    assert outcome.failed == outcome.summary["rejected"]["error"] == 4
+    hurt = {("doc-7", "error", "RuntimeError: seven")} if lost else set()
+    assert fates == {("doc-1", "empty", None)} | hurt
+    assert outcome.failed == (4 if lost else 0)
     assert outcome.summary["left"] == 8
-    assert outcome.summary["written"] == 40 - 8 - 1 - 4
+    assert outcome.summary["written"] == 40 - 8 - 1 - outcome.failed
 
 
 def test_shards_change_nothing_and_held_out_rows_can_be_asked_too(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ import pytest
 from click.testing import CliRunner
 from documents import make_documents
 
+from ssra_engine import section
 from ssra_engine.cli import main
 from ssra_engine.config import Config, load_config
 from ssra_engine.corpus import open_corpus
@@ -125,14 +126,18 @@ def test_ocr_and_asr_can_be_kept(tmp_path: Path) -> None:
     assert first == make_documents(1).to_pylist()[0] | {"text": "a description"}
 
 
-def test_the_rows_do_not_depend_on_the_size_of_shards(tmp_path: Path) -> None:
+def test_the_rows_do_not_depend_on_the_size_of_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _write(tmp_path / "corpus.arrow", 300)
     whole = _rewrite(tmp_path, out="whole")
+    monkeypatch.setattr(section, "_PART_ROWS", 50)
     parts = _rewrite(tmp_path, out="parts", output__shard_documents=7)
     for name in ("corpus", "rejected"):
         assert _table(tmp_path / "whole" / name).equals(_table(tmp_path / "parts" / name))
     assert {**whole.summary, "timing": 0} == {**parts.summary, "timing": 0}
     assert whole.summary["rejected"]
+    assert len(list(parts.table.glob("*.parquet"))) == 6
     again = _rewrite(tmp_path, out="parts", output__shard_documents=7)
     assert again.already_finished
     assert again.summary == parts.summary
@@ -234,6 +239,7 @@ def slowly(self, batches, sampling):
         time.sleep(0.15)
         yield batch
 fake.FakeEngine.generate_batches = slowly
+from ssra_engine import section
 from ssra_engine.cli import main
 main(prog_name="ssra-engine")
 """
