@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ssra_engine.building.comparator import check_pairs
 from ssra_engine.building.data import read_data
 from ssra_engine.building.fingerprint import fingerprint
 from ssra_engine.building.models import train_models
@@ -80,6 +81,7 @@ def build(
     steps.begin("read the data", 0, 0)
     opened = open_corpus(corpus, limit=config.input.limit, on_error=config.input.on_error)
     data = read_data(config, opened, judgments, pairs)
+    check_pairs(config, data)
     made_from = fingerprint(config, opened, judgments, pairs)
     with locked(output):
         there = read_engines(output) if (output / MANIFEST).exists() else None
@@ -128,6 +130,8 @@ def _prepare(config: Config, output: Path) -> None:
         if config.model.score_model == "causal":
             prepare_checkpoint(output / "score")
         prepare_checkpoint(output / "query")
+        if config.model.train_comparator:
+            prepare_checkpoint(output / "comparator")
 
 
 def _replace(output: Path, fill: Callable[[Path], None]) -> None:

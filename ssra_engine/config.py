@@ -146,6 +146,10 @@ class ModelConfig(_Section):
     )
     cross_encoder: CrossEncoderConfig = CrossEncoderConfig()
     query: TrainConfig = TrainConfig()
+    train_comparator: bool = Field(
+        False, description="train a comparator on judged queries that share a document"
+    )
+    compare: TrainConfig = Field(TrainConfig(), description="training of the comparator")
 
     @model_validator(mode="after")
     def _one_backbone(self) -> ModelConfig:
@@ -208,7 +212,8 @@ class FilterConfig(_Section):
     comparator: str = Field(
         "score",
         description="pairwise check by the score model's expected grade (score), by no one (none), "
-        "or by a language model: its folder or GGUF file",
+        "by the comparator of the engines folder (trained), or by a language model: its folder or "
+        "GGUF file",
     )
     duplicates: Literal["global", "document"] = Field(
         "global",

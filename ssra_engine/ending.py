@@ -21,7 +21,7 @@ from ssra_engine.schema import REASONS, REJECTED, SYNTHETIC
 from ssra_engine.section import Section
 from ssra_engine.stages.deduplicate import find_repeats
 from ssra_engine.stages.near_duplicates import find_near_repeats
-from ssra_engine.tally import count_costs, count_samples
+from ssra_engine.tally import count_comparisons, count_costs, count_samples
 
 __all__ = ["end_section"]
 
@@ -40,8 +40,10 @@ def end_section(section: Section, settings: FilterConfig, targets: tuple[int, ..
     rows = sum(record["rows"] for record in section.shards.values())
     with section.store.scratch() as scratch:
         codes = _find_duplicates(section, settings, rows, scratch)
-        counts, costs, failed = _write_parts(section, codes, targets)
-    section.end(counts=counts.tolist(), costs=costs.tolist(), failed=failed)
+        counts, costs, compared, failed = _write_parts(section, codes, targets)
+    section.end(
+        counts=counts.tolist(), costs=costs.tolist(), compared=compared.tolist(), failed=failed
+    )
 
 
 def _find_duplicates(
@@ -83,9 +85,9 @@ def _kept_queries(
 
 def _write_parts(
     section: Section, found: np.ndarray, targets: tuple[int, ...]
-) -> tuple[np.ndarray, np.ndarray, int]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     counts, failed, start = np.zeros((len(targets), 1 + len(REASONS)), np.int64), 0, 0
-    costs = np.zeros((len(targets), 2), np.int64)
+    costs, compared = np.zeros((len(targets), 2), np.int64), np.zeros(2, np.int64)
     for number, shards in enumerate(section.parts()):
         staged = pa.concat_tables([section.read(index) for index in shards])
         staged = _reject(staged, found[start : start + len(staged)])
@@ -94,6 +96,7 @@ def _write_parts(
         counts += of_part
         failed += failed_of_part
         costs += count_costs(staged, targets)
+        compared += count_comparisons(staged)
         if not section.part_written(number):
             kept = pc.is_null(staged.column("reason"))
             section.write_part(
@@ -101,7 +104,7 @@ def _write_parts(
                 staged.filter(kept).select(SYNTHETIC.names),
                 staged.filter(pc.invert(kept)).select(REJECTED.names),
             )
-    return counts, costs, failed
+    return counts, costs, compared, failed
 
 
 def _reject(staged: pa.Table, found: np.ndarray) -> pa.Table:

@@ -15,7 +15,7 @@ from ssra_engine.content import content_key
 from ssra_engine.engines import BACKENDS, load_engine
 from ssra_engine.engines.engine import Engine
 from ssra_engine.errors import ConfigError, EngineError
-from ssra_engine.prompts import TEMPLATES, PairTemplate, PromptTemplate
+from ssra_engine.prompts import COMPARATOR_TEMPLATE, TEMPLATES, PairTemplate, PromptTemplate
 from ssra_engine.roles import Roles, asks_model
 
 __all__ = [
@@ -90,6 +90,8 @@ def open_roles(folder: str | Path, config: Config) -> Roles:
         return load_engine(engines.folder / "query" if trained is None else trained, **options)
 
     def open_comparator() -> Engine:
+        if comparator == "trained":
+            return load_engine(engines.folder / "comparator", **options)
         own = {} if config.engine.backend == "fake" else {"dtype": config.engine.dtype}
         return load_engine(Path(comparator).absolute(), **options | own)
 
@@ -98,17 +100,26 @@ def open_roles(folder: str | Path, config: Config) -> Roles:
 
     comparator = config.filter.comparator
     key = content_key(engines.folder)
-    if asks_model(comparator):
+    if comparator == "trained":
+        if not (engines.folder / "comparator").exists():
+            raise ConfigError(
+                f"filter.comparator: {folder} has no trained comparator. Build it with "
+                "--train-comparator."
+            )
+    elif asks_model(comparator):
         if not Path(comparator).exists():
             raise ConfigError(
-                f"filter.comparator: '{comparator}' does not exist. Give score, none, or the "
-                "folder or GGUF file of a language model."
+                f"filter.comparator: '{comparator}' does not exist. Give score, none, trained, or "
+                "the folder or GGUF file of a language model."
             )
         key += content_key(comparator)
     return Roles(
         fingerprint=key,
         template=TEMPLATES[engines.manifest["template"]],
         score_template=score_template(built, engines.manifest["template"]),
+        compare_template=TEMPLATES[engines.manifest["template"]]
+        if comparator == "trained"
+        else COMPARATOR_TEMPLATE,
         labels=tuple(str(grade) for grade in engines.grades),
         calibration=Calibration(float(card["temperature"]), tuple(card["bias"])),
         open_score=lambda: open_score_model(engines.folder / "score", built, options),

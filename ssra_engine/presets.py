@@ -20,6 +20,14 @@ PRESETS: dict[str, dict[str, Any]] = {
                 "train_embeddings": False,
                 "batch_rows": 8,
             },
+            "compare": {
+                "epochs": 4,
+                "max_steps": 2000,
+                "rate": 1e-3,
+                "attention_rate": 0.3,
+                "train_embeddings": False,
+                "batch_rows": 8,
+            },
             "query": {
                 "epochs": 8,
                 "max_steps": 2000,

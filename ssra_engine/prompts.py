@@ -17,6 +17,7 @@ from ssra_engine.schema import DOCUMENT_TEXT_COLUMNS
 
 __all__ = [
     "COMPARATOR_TEMPLATE",
+    "LETTERS",
     "STOP",
     "TEMPLATES",
     "PairTemplate",
@@ -31,6 +32,9 @@ _UNEVEN_SPACE = r"  |\pC|[^\PZ ]"
 
 #: A generated query ends at the first line break.
 STOP = "\n"
+
+#: What two compared queries are called; a comparator answers with one of them.
+LETTERS = ("A", "B")
 
 _COMPARE = "\nThe document answers one of the search queries A and B better. It is query\n"
 

@@ -14,7 +14,7 @@ from ssra_engine.engines.engine import Engine
 from ssra_engine.engines.fake import FakeEngine
 from ssra_engine.errors import EngineError
 from ssra_engine.keys import hash_strings, mix
-from ssra_engine.prompts import TEMPLATES, PromptTemplate
+from ssra_engine.prompts import COMPARATOR_TEMPLATE, TEMPLATES, PromptTemplate
 from ssra_engine.schema import D2Q
 
 __all__ = ["Roles", "asks_model", "fake_roles"]
@@ -30,6 +30,7 @@ class Roles:
         fingerprint: changes when any of the models does; part of what an output folder belongs to.
         template: prompts the models were trained with.
         score_template: how the score model is asked; its documents are those of `template`.
+        compare_template: how the comparator is asked, where there is one.
         labels: label of each grade as the score model writes it, lowest first.
         calibration: of the score model's logits.
         open_score: loads the score model.
@@ -46,6 +47,7 @@ class Roles:
     fingerprint: str
     template: PromptTemplate
     score_template: PromptTemplate
+    compare_template: PromptTemplate
     labels: tuple[str | int, ...]
     calibration: Calibration
     open_score: Callable[[], Engine]
@@ -71,6 +73,7 @@ def fake_roles(grades: tuple[int, ...], comparator: str = "score") -> Roles:
         fingerprint="fake",
         template=TEMPLATES["plain"],
         score_template=TEMPLATES["plain"],
+        compare_template=COMPARATOR_TEMPLATE,
         labels=tuple(str(grade) for grade in grades),
         calibration=Calibration(),
         open_score=FakeEngine,

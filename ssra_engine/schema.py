@@ -165,5 +165,7 @@ STAGED = pa.schema(
         *REJECTED,
         pa.field("key", pa.uint64(), nullable=False),
         pa.field("tokens", pa.int32()),
+        pa.field("compared", pa.int32()),
+        pa.field("flipped", pa.int32()),
     ]
 )

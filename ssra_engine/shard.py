@@ -20,7 +20,7 @@ from ssra_engine.config import Config
 from ssra_engine.engines.engine import Engine, Sampling
 from ssra_engine.isolation import engine_call, isolate_failures
 from ssra_engine.keys import hash_strings, mix, normalise
-from ssra_engine.prompts import COMPARATOR_TEMPLATE, STOP, collapse_whitespace
+from ssra_engine.prompts import STOP, PromptTemplate, collapse_whitespace
 from ssra_engine.reasons import KEPT, decode_reasons, reason_code
 from ssra_engine.roles import Roles
 from ssra_engine.schema import STAGED
@@ -130,11 +130,12 @@ class _Documents:
     prefixes: pa.StringArray
     keys: np.ndarray
     forms: DocumentForms
+    compare_template: PromptTemplate
 
     @cached_property
     def texts_to_compare(self) -> pa.StringArray:
-        """Prompt prefixes for the comparator, which was not trained on those of the roles."""
-        return COMPARATOR_TEMPLATE.documents(self.rows)
+        """Prompt prefixes for the comparator, which may not know those of the other roles."""
+        return self.compare_template.documents(self.rows)
 
 
 @dataclass(frozen=True)
@@ -142,8 +143,9 @@ class _Samples:
     """N samples over G grades, in columns; the filters fill in `code` and `probs`.
 
     `document` indexes the shard, `target` is a grade, `key` hashes the normalised query (`form`),
-    `code` is of `reasons`, `probs`, float32[N, G], is not a number until scored, and `tokens` is
-    how many the query model wrote.
+    `code` is of `reasons`, `probs`, float32[N, G], is not a number until scored, `tokens` is how
+    many the query model wrote, and `compared` counts the pairs with a higher target that a language
+    model was asked about, `flipped` those whose answer changed with the order.
     """
 
     document: np.ndarray
@@ -156,6 +158,8 @@ class _Samples:
     code: np.ndarray
     probs: np.ndarray
     tokens: np.ndarray
+    compared: np.ndarray
+    flipped: np.ndarray
 
     def __add__(self, later: _Samples) -> _Samples:
         pairs = [(getattr(self, field.name), getattr(later, field.name)) for field in fields(self)]
@@ -189,6 +193,7 @@ def _synthesize(rows: pa.RecordBatch, job: Job, tick: _Tick, first: int) -> pa.T
         job.roles.template.documents(rows),
         hash_strings(rows.column("doc_id"), config.seed),
         document_forms(rows, config.filter.max_query_chars),
+        job.roles.compare_template,
     )
     accepted = np.zeros((len(rows), len(config.targets)), np.int64)
     asked_before = np.zeros_like(accepted)
@@ -276,6 +281,8 @@ def _generate(
         code=codes,
         probs=probs,
         tokens=tokens,
+        compared=np.zeros(len(queries), np.int32),
+        flipped=np.zeros(len(queries), np.int32),
     )
 
 
@@ -334,15 +341,17 @@ def _compare(samples: _Samples, rows: np.ndarray, documents: _Documents, job: Jo
         with engine_call():
             answers = prefer(
                 job.comparator,
-                COMPARATOR_TEMPLATE,
+                documents.compare_template,
                 documents.texts_to_compare,
                 document[low],
                 queries.take(pa.array(low)),
                 queries.take(pa.array(high)),
             )
-        _log.info("comparator: %d pairs, %d flipped", len(low), answers.flipped.sum())
-        stronger = answers.second > 0
-        return ~stronger
+        np.add.at(samples.compared, rows[low], 1)
+        np.add.at(samples.flipped, rows[low], answers.flipped)
+        # An answer that changes with the order is none.
+        against: np.ndarray = ~answers.flipped & ~(answers.second > 0)
+        return against
 
     drop = contradictions(document, samples.target[rows], weaker)
     samples.code[rows[drop]] = reason_code("pairwise_inconsistent")
@@ -370,6 +379,8 @@ def _to_table(rows: pa.RecordBatch, samples: _Samples, round_number: int) -> pa.
         message=pc.if_else(pa.array(wrong), "the score is not a number", None),
         key=pa.array(sample_keys(samples.key[order], target)),
         tokens=pa.array(samples.tokens[order]),
+        compared=pa.array(samples.compared[order]),
+        flipped=pa.array(samples.flipped[order]),
     )
 
 

@@ -6,11 +6,19 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ssra_engine.reasons import KEPT, encode_reasons
 from ssra_engine.schema import REASONS
 
-__all__ = ["count_costs", "count_samples", "describe", "describe_costs"]
+__all__ = [
+    "count_comparisons",
+    "count_costs",
+    "count_samples",
+    "describe",
+    "describe_comparisons",
+    "describe_costs",
+]
 
 
 def count_samples(staged: pa.Table, targets: tuple[int, ...]) -> tuple[np.ndarray, int]:
@@ -43,6 +51,23 @@ def count_costs(staged: pa.Table, targets: tuple[int, ...]) -> np.ndarray:
         for weights in (sampled.column("tokens").to_numpy(), scored)
     ]
     return np.stack(sums, axis=1).astype(np.int64)
+
+
+def count_comparisons(staged: pa.Table) -> np.ndarray:
+    """Pairs of queries of a `schema.STAGED` table that a language model was asked about, int64[2].
+
+    Returns:
+        how many, and how many of the answers changed with the order of the queries.
+    """
+    sums = [pc.sum(staged.column(name)).as_py() or 0 for name in ("compared", "flipped")]
+    return np.array(sums, np.int64)
+
+
+def describe_comparisons(compared: np.ndarray) -> dict[str, Any]:
+    """Counts of `count_comparisons` as a JSON tree; the rate is null where nobody was asked."""
+    pairs, flipped = compared.tolist()
+    rate = round(flipped / pairs, 6) if pairs else None
+    return {"pairs": pairs, "flipped": flipped, "flip_rate": rate}
 
 
 def describe_costs(

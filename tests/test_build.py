@@ -367,6 +367,50 @@ def test_any_model_folder_may_compare(
         open_roles(engines, config(filter__comparator="nowhere"))
 
 
+def test_a_comparator_is_trained_kept_and_asked(
+    engines: Path, inputs: dict[str, list[Path]], tmp_path: Path
+) -> None:
+    import shutil
+
+    built = tmp_path / "engines"
+    shutil.copytree(engines, built)
+    wanted = {"model__train_comparator": True, "model__compare__max_steps": 2}
+    figures = build(config(**wanted), **inputs, output=built).figures
+    assert figures["comparator"]["pairs"] > 0
+    weights = (built / "comparator/model.safetensors").read_bytes()
+    assert (built / "score/model.safetensors").read_bytes() == (
+        engines / "score/model.safetensors"
+    ).read_bytes()
+    build(config(**wanted, model__query__rate=2e-3), **inputs, output=built)
+    assert (built / "comparator/model.safetensors").read_bytes() == weights
+    settings = config(
+        filter__comparator="trained",
+        filter__scored=False,
+        filter__near_duplicates="none",
+        refine__rounds=0,
+        input__limit=24,
+    )
+    summary = run(settings, inputs["corpus"], open_roles(built, settings), tmp_path / "out").summary
+    assert summary["comparator"]["pairs"] > 0
+    assert 0 <= summary["comparator"]["flip_rate"] <= 1
+    with pytest.raises(ConfigError, match="has no trained comparator"):
+        open_roles(engines, settings)
+
+
+def test_no_pair_to_train_a_comparator_on(inputs: dict[str, list[Path]], tmp_path: Path) -> None:
+    with pa.ipc.open_file(inputs["judgments"][0]) as reader:
+        table = reader.read_all()
+    alone = tmp_path / "judgments.arrow"
+    docs = table["doc_id"].to_pylist()
+    first = pa.array([docs.index(doc_id) == row for row, doc_id in enumerate(docs)])
+    with pa.OSFile(str(alone), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table.filter(first))
+    given: dict[str, Any] = inputs | {"judgments": [alone]}
+    with pytest.raises(ConfigError, match="no document has two judged queries"):
+        build(config(model__train_comparator=True), **given, output=tmp_path / "engines")
+    assert not (tmp_path / "engines").exists()
+
+
 def test_a_backend_in_another_interpreter_gets_its_checkpoints_once(
     engines: Path,
     inputs: dict[str, list[Path]],

@@ -351,6 +351,35 @@ def test_a_language_model_may_order_the_queries_of_a_document() -> None:
         assert opposed[name] == unordered[name]
 
 
+def test_an_answer_that_changes_with_the_order_rejects_nothing_and_is_counted() -> None:
+    class Biased(FakeEngine):
+        def score_batches(self, batches: Any, labels: Any) -> Any:
+            for rows in super().score_batches(batches, labels):
+                column = pa.FixedSizeListArray.from_arrays(
+                    pa.array(np.tile(np.float32([1, 0]), rows.num_rows)), 2
+                )
+                yield pa.RecordBatch.from_arrays([column], schema=rows.schema)
+
+    def made(comparator: Engine | None, setting: str) -> pa.Table:
+        job = _job(1, 1, comparator=comparator, filter__comparator=setting)
+        return synthesize_shard(make_documents(60), job)
+
+    unordered, asked = made(None, "none"), made(Biased(), "a-model")
+    assert asked.column("reason").equals(unordered.column("reason"))
+    compared = asked.column("compared").to_numpy()
+    kept = asked.filter(pc.is_null(asked.column("reason"))).to_pylist()
+    pairs = sum(
+        low["doc_id"] == high["doc_id"] and low["target"] < high["target"]
+        for low in kept
+        for high in kept
+    )
+    assert compared.sum() == pairs > 10
+    assert asked.column("flipped").to_pylist() == compared.tolist()
+    assert not any(unordered.column("compared").to_pylist())
+    honest = made(_Comparator(1), "a-model")
+    assert pc.sum(honest.column("flipped")).as_py() == 0
+
+
 def test_without_the_score_filter_samples_are_scored_and_kept_all_the_same() -> None:
     job = _job(1, 1, filter__scored=False, filter__comparator="none")
     rows = synthesize_shard(make_documents(60), job).to_pylist()

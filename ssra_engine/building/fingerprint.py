@@ -12,7 +12,7 @@ from ssra_engine.corpus import Corpus
 from ssra_engine.engine_folder import content_key
 from ssra_engine.readers import files_key
 
-__all__ = ["fingerprint", "score_model_parts", "training_data_parts"]
+__all__ = ["comparator_parts", "fingerprint", "score_model_parts", "training_data_parts"]
 
 
 def fingerprint(
@@ -41,8 +41,16 @@ def score_model_parts(fingerprint: dict[str, Any]) -> dict[str, Any]:
     return parts | {"config": {k: v for k, v in parts["config"].items() if k != "annotate"}}
 
 
+def comparator_parts(fingerprint: dict[str, Any]) -> dict[str, Any]:
+    """What the comparator depends on."""
+    model = fingerprint["config"]["model"]
+    own = {key: model.get(key) for key in ("train_comparator", "compare")}
+    return training_data_parts(fingerprint) | own
+
+
 def training_data_parts(fingerprint: dict[str, Any]) -> dict[str, Any]:
     """What the training data of the query model depend on."""
     config = fingerprint["config"]
-    model = {key: value for key, value in config["model"].items() if key != "query"}
+    later = {"query", "train_comparator", "compare"}
+    model = {key: value for key, value in config["model"].items() if key not in later}
     return fingerprint | {"config": config | {"model": model}}

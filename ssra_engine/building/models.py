@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from ssra_engine.building.annotation import grade_pairs
 from ssra_engine.building.backbone import prepare_backbone, question_encoder
+from ssra_engine.building.comparator import make_comparator
 from ssra_engine.building.data import BuildData, template_name
 from ssra_engine.building.fingerprint import training_data_parts
 from ssra_engine.building.score_model import make_score_model
@@ -59,6 +60,8 @@ def train_models(task: Task) -> dict[str, Any]:
         seed=config.seed,
     )
     save_backbone(network, tokenizer, folder / "query")
+    if config.model.train_comparator:
+        figures["comparator"] = make_comparator(task, backbone)
     if config.model.preset:
         remove(backbone)
     _write_papers(task, d2q, figures)

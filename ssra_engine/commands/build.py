@@ -25,6 +25,7 @@ _PLACES = {
     "score_model": "model.score_model",
     "score_backbone": "model.cross_encoder.backbone",
     "rationales": "model.rationales",
+    "train_comparator": "model.train_comparator",
     "grades": "grades",
     "seed": "seed",
     "backend": "engine.backend",
@@ -48,6 +49,12 @@ _PLACES = {
 )
 @click.option("--score-backbone", help="Folder of the encoder of a cross-encoder.")
 @click.option(
+    "--train-comparator",
+    is_flag=True,
+    default=None,
+    help="Train a comparator too, for `run --comparator trained`.",
+)
+@click.option(
     "--rationales",
     type=click.Choice(["none", "train", "write"]),
     help="Reasons in the judgments: ignore them, train the score model on them, or let it write "
@@ -55,7 +62,7 @@ _PLACES = {
 )
 @click.option("--grades", type=GRADES, help="The grade scale. [default: 0,1,2,3]")
 @click.option(
-    "--backend", help="Grades the pairs: auto, torch, tensorrt-llm, vllm. [default: auto]"
+    "--backend", help="Grades the pairs: auto, torch, openvino, tensorrt-llm, vllm. [default: auto]"
 )
 @python_option
 @config_option

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from ssra_engine.models.packing import Example
 from ssra_engine.models.prompt_tokens import PromptTokens
-from ssra_engine.prompts import STOP, PromptTemplate, collapse_whitespace
+from ssra_engine.prompts import LETTERS, STOP, PromptTemplate, collapse_whitespace
 
 __all__ = ["QuestionEncoder"]
 
@@ -56,6 +56,15 @@ class QuestionEncoder:
         lines = self._tokens.suffixes([template.opening, STOP, *template.field_labels.values()])
         self._structure = {*self._tokens.special, *(token for line in lines for token in line)}
 
+    @property
+    def letter_ids(self) -> tuple[int, ...]:
+        """The tokens of `prompts.LETTERS`.
+
+        Raises:
+            EngineError: one is not one token of this tokenizer.
+        """
+        return tuple(self._tokens.label_ids(LETTERS))
+
     def prefixes(self, documents: Sequence[str]) -> list[list[int]]:
         """Token ids of document prefixes, special tokens first, cut to the limit."""
         return self._tokens.prefixes(documents)
@@ -77,6 +86,32 @@ class QuestionEncoder:
             Example(document, tuple(suffix), (self.label_ids[grade],), weight)
             for document, suffix, grade, weight in zip(
                 documents, self._tokens.suffixes(texts.to_pylist()), grades, weights, strict=True
+            )
+        ]
+
+    def compare_examples(
+        self,
+        documents: Sequence[int],
+        first: Sequence[str],
+        second: Sequence[str],
+        answers: Sequence[int],
+        weights: Sequence[float],
+    ) -> list[Example]:
+        """Ask which of two queries a document answers better; the target is that one's letter.
+
+        Args:
+            documents: index of each pair's document.
+            first: called A.
+            second: called B.
+            answers: 0 for the first, 1 for the second.
+            weights: of the examples.
+        """
+        asked = (pa.array(queries, pa.string()) for queries in (first, second))
+        texts, letters = self._template.compare_suffixes(*asked), self.letter_ids
+        return [
+            Example(document, tuple(suffix), (letters[answer],), weight)
+            for document, suffix, answer, weight in zip(
+                documents, self._tokens.suffixes(texts.to_pylist()), answers, weights, strict=True
             )
         ]
 

@@ -18,7 +18,7 @@ from ssra_engine.models.questions import QuestionEncoder
 from ssra_engine.models.score_card import grade_weights, score_card
 from ssra_engine.models.training import target_logits, train
 
-__all__ = ["train_query_model", "train_score_model"]
+__all__ = ["fine_tune", "predict", "train_query_model", "train_score_model"]
 
 _PREDICT_ROWS = 64
 
@@ -59,10 +59,11 @@ def train_score_model(
     power = evenness / 2
     sequences = _score_sequences(encoder, judged, power, rationales)
     watched = _score_sequences(encoder, held_out, power)
-    model, figures = _fine_tune(
-        model, sequences, watched, config, encoder, lora=lora, seed=seed, labels_only=True
+    labels = encoder.label_ids
+    model, figures = fine_tune(
+        model, sequences, watched, config, encoder, lora=lora, seed=seed, label_ids=labels
     )
-    logits = _predict(model, watched, encoder) if watched else None
+    logits = predict(model, watched, encoder.pad_id, labels) if watched else None
     card = score_card(judged, held_out, logits, encoder.grades, evenness, figures)
     return model, card
 
@@ -87,9 +88,7 @@ def train_query_model(
         index, d2q["query"].to_pylist(), grades.tolist(), grade_weights(grades, encoder.grades)
     )
     sequences = pack(encoder.prefixes(documents), examples)
-    return _fine_tune(
-        model, sequences, [], config, encoder, lora=lora, seed=seed, labels_only=False
-    )
+    return fine_tune(model, sequences, [], config, encoder, lora=lora, seed=seed)
 
 
 def _score_sequences(
@@ -127,7 +126,7 @@ def _documents(rows: pa.Table) -> tuple[list[str], list[int]]:
     return encoded.dictionary.to_pylist(), encoded.indices.to_pylist()
 
 
-def _fine_tune(
+def fine_tune(
     model: Any,
     sequences: Sequence[PackedSequence],
     held_out: Sequence[PackedSequence],
@@ -136,8 +135,9 @@ def _fine_tune(
     *,
     lora: LoraConfig | None,
     seed: int,
-    labels_only: bool,
+    label_ids: Sequence[int] | None = None,
 ) -> tuple[Any, dict[str, Any]]:
+    """Train all weights of a causal LM, or a LoRA that is merged; the arguments of `train`."""
     tuned = model
     if lora is not None:
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
@@ -160,21 +160,21 @@ def _fine_tune(
         config,
         pad_id=encoder.pad_id,
         seed=seed,
-        label_ids=encoder.label_ids if labels_only else None,
+        label_ids=label_ids,
         held_out=held_out,
     )
     return (tuned if lora is None else tuned.merge_and_unload()).eval(), figures
 
 
-def _predict(
-    model: Any, sequences: Sequence[PackedSequence], encoder: QuestionEncoder
+def predict(
+    model: Any, sequences: Sequence[PackedSequence], pad_id: int, labels: Sequence[int]
 ) -> np.ndarray:
-    """Label logits float64[N, G] of sequences that hold one example each."""
+    """Logits of the labels' tokens float64[N, L], of sequences that hold one example each."""
     parts = []
-    label_ids = torch.tensor(encoder.label_ids)
+    label_ids = torch.tensor(labels)
     with torch.inference_mode():
         for start in range(0, len(sequences), _PREDICT_ROWS):
-            inputs = collate(sequences[start : start + _PREDICT_ROWS], encoder.pad_id)
+            inputs = collate(sequences[start : start + _PREDICT_ROWS], pad_id)
             inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
             logits, _ = target_logits(model, inputs, label_ids.to(model.device))
             parts.append(logits.double().cpu().numpy())

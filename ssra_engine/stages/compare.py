@@ -3,7 +3,7 @@
 A comparator tells of two queries which is the more relevant (arXiv 2509.16717, stage 2). It is the
 score model's expected grade, or any language model asked by prompt: which of the queries A and B
 does the document answer better? A model that is asked favours one letter, so it is asked in both
-orders and the two answers are added.
+orders, and an answer that changes with the order is none.
 """
 
 from __future__ import annotations
@@ -15,14 +15,13 @@ import numpy as np
 import pyarrow as pa
 
 from ssra_engine.engines.engine import Engine
-from ssra_engine.prompts import PromptTemplate
+from ssra_engine.prompts import LETTERS, PromptTemplate
 from ssra_engine.stages.synthesize import request_batches
 
-__all__ = ["Preferences", "contradictions", "expected_grade", "prefer"]
+__all__ = ["Preferences", "contradictions", "expected_grade", "prefer", "preferences"]
 
 # Pairs compared at once, so that memory does not grow with the shard.
 _PAIRS_AT_ONCE = 1 << 20
-_LETTERS = ("A", "B")
 
 #: Of pairs of samples (lower target, higher target), whether the lower is the more relevant.
 _Wrong = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -72,12 +71,20 @@ def prefer(
     batches = request_batches(prefixes, rows, suffixes, np.zeros(len(rows), np.uint64))
     answers = [
         scores.column("logits").flatten().to_numpy(zero_copy_only=False).reshape(-1, 2, 2)
-        for scores in engine.score_batches(batches, _LETTERS)
+        for scores in engine.score_batches(batches, LETTERS)
     ]
-    if not answers:
-        return Preferences(np.empty(0), np.empty(0, bool))
-    logits = np.concatenate(answers).astype(np.float64)
-    forward, backward = logits[:, 0, 1] - logits[:, 0, 0], logits[:, 1, 0] - logits[:, 1, 1]
+    return preferences(np.concatenate([np.empty((0, 2, 2)), *answers]))
+
+
+def preferences(logits: np.ndarray) -> Preferences:
+    """Answers of a comparator, from its logits.
+
+    Args:
+        logits: float[P, 2, 2], of the letters (last axis) when the first query is A, then when the
+            second one is.
+    """
+    odds = np.diff(logits.astype(np.float64))[..., 0]
+    forward, backward = odds[:, 0], -odds[:, 1]
     return Preferences((forward + backward) / 2, (forward > 0) != (backward > 0))
 
 

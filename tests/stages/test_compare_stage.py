@@ -13,7 +13,7 @@ from ssra_engine.engines.engine import scored_schema
 from ssra_engine.engines.fake import FakeEngine
 from ssra_engine.prompts import COMPARATOR_TEMPLATE
 from ssra_engine.stages import compare as comparing
-from ssra_engine.stages.compare import contradictions, expected_grade, prefer
+from ssra_engine.stages.compare import contradictions, expected_grade, prefer, preferences
 
 
 def _by(strength: np.ndarray) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
@@ -109,6 +109,16 @@ def test_a_model_is_asked_in_both_orders(bias: float, flips: list[int]) -> None:
     assert [prefix for prefix, _ in engine.asked] == ["zero"] * 4 + ["two"] * 2
     assert "A: abcd\nB: a\n" in engine.asked[0][1]
     assert "A: a\nB: abcd\n" in engine.asked[1][1]
+
+
+def test_preferences_of_known_logits() -> None:
+    # First as A, then as B: prefers the second query twice, the first twice, always A, always B.
+    logits = np.array(
+        [[[0, 2], [1, 0]], [[3, 0], [0, 1]], [[5, 0], [4, 0]], [[0, 1], [0, 3]]], np.float32
+    )
+    found = preferences(logits)
+    assert found.second.tolist() == [1.5, -2, -0.5, -1]
+    assert found.flipped.tolist() == [False, False, True, True]
 
 
 def test_nothing_to_compare() -> None:
