@@ -26,7 +26,7 @@ from ssra_engine.section import Section
 from ssra_engine.shard import Job, failed_documents, synthesize_shard
 from ssra_engine.shards import DoneRows, Shard, commit_shards, shard_count
 from ssra_engine.store import Store
-from ssra_engine.tally import describe, describe_costs
+from ssra_engine.tally import describe, describe_comparisons, describe_costs
 
 __all__ = ["NoProgress", "Progress", "Steps"]
 
@@ -253,7 +253,9 @@ class Steps:
             ended = self._store.find("section", section=f"round-{number}")
             assert ended is not None
             counts = describe(np.array(ended["counts"]), config.targets)
-            rounds.append({"round": number, "failed_documents": ended["failed"], **counts})
+            compared = describe_comparisons(np.array(ended["compared"]))
+            told = {"round": number, "failed_documents": ended["failed"], "comparator": compared}
+            rounds.append({**told, **counts})
         return {
             "documents": documents,
             "failed_documents": final["failed"],
@@ -265,6 +267,7 @@ class Steps:
             "cost": describe_costs(
                 np.array(final["counts"]), np.array(final["costs"]), config.targets
             ),
+            "comparator": describe_comparisons(np.array(final["compared"])),
             "rounds": rounds,
         }
 

@@ -92,8 +92,8 @@ _PLACES = {
 )
 @click.option(
     "--comparator",
-    help="Who orders queries of a document: score, none, or a model folder or GGUF file that is "
-    "asked by prompt. [default: score]",
+    help="Who orders queries of a document: score, none, trained (see `build`), or a model folder "
+    "or GGUF file that is asked by prompt. [default: score]",
 )
 @click.option("--backend", help="auto, torch, tensorrt-llm, vllm, fake. [default: auto]")
 @python_option
