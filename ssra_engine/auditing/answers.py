@@ -73,9 +73,10 @@ def _sound(reader: pa.ipc.RecordBatchStreamReader) -> Iterator[list[Answer]]:
         try:
             batch = reader.read_next_batch()
             batch.validate(full=True)
-        except (StopIteration, OSError, pa.ArrowException):
+            answers = [Answer(**row) for row in batch.to_pylist()]
+        except (StopIteration, OSError, OverflowError, pa.ArrowException):  # a date has its range
             return
-        yield [Answer(**row) for row in batch.to_pylist()]
+        yield answers
 
 
 class Answers:
@@ -148,11 +149,11 @@ class Answers:
         source = pa.BufferReader(data)
         try:
             reader = pa.ipc.open_stream(source)
-        except pa.ArrowException as error:
+        except (OSError, pa.ArrowException) as error:
             raise StoreError(
                 f"{self.path}: this is not a file of answers. Give another --output."
             ) from error
-        written = (reader.schema.metadata or {}).get(b"audit", b"").decode()
+        written = (reader.schema.metadata or {}).get(b"audit", b"").decode(errors="replace")
         if written != audit or not reader.schema.equals(ANSWERS):
             raise StoreError(
                 f"{self.path}: it holds answers of another audit ({written or 'unknown'}), this "

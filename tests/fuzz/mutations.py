@@ -12,7 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from files import FORMATS, write
 
-__all__ = ["mutate", "table_files"]
+from ssra_engine.schema import NEGATIVES
+
+__all__ = ["mutate", "negatives_files", "table_files"]
 
 _ROWS = [
     {
@@ -77,6 +79,33 @@ def table_files(folder: Path) -> dict[str, bytes]:
         json.dumps(row).encode() + b"\n" for row in [*_ROWS[:6], {"doc_id": "x", "title": "\u2028"}]
     )
     return found
+
+
+def negatives_files() -> dict[str, bytes]:
+    """Name to content: mined negatives as lists, of which the readers make rows."""
+    lists = [
+        {
+            "query": f"query {number}",
+            "doc_id": f"doc {number}",
+            "grade": number % 4,
+            "score": 0.5,
+            "negative_doc_ids": [f"doc {other}" for other in range(number % 3)],
+            "negative_scores": [0.25] * (number % 3),
+            "negative_grades": [0] * (number % 3),
+        }
+        for number in range(24)
+    ]
+    table = pa.Table.from_pylist(lists, schema=NEGATIVES)
+    found: dict[str, bytes] = {}
+    for codec in (None, "zstd"):
+        sink = io.BytesIO()
+        options = pa.ipc.IpcWriteOptions(compression=codec)
+        with pa.ipc.new_file(sink, table.schema, options=options) as writer:
+            writer.write_table(table, max_chunksize=9)
+        found[f"negatives-{codec}.arrow"] = sink.getvalue()
+    sink = io.BytesIO()
+    pq.write_table(table, sink, row_group_size=10)
+    return found | {"negatives.parquet": sink.getvalue()}
 
 
 def mutate(data: bytes, dice: random.Random, others: list[bytes]) -> bytes:

@@ -6,14 +6,18 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 
+import pyarrow as pa
 from documents import write_documents
-from mutations import table_files
+from mutations import negatives_files, table_files
 from resumable import run_half, run_here
 
+from ssra_engine.auditing.answers import ANSWER, Answer, Answers, read_answers
 from ssra_engine.config import load_config
 from ssra_engine.corpus import open_corpus
+from ssra_engine.embedder.tables import read_hard_negatives
 from ssra_engine.engine_folder import read_engines
 from ssra_engine.errors import SsraError
 from ssra_engine.evaluation.outputs import open_outputs, read_samples
@@ -51,6 +55,8 @@ def make_targets(folder: Path) -> list[Target]:
         Target("corpus", tables, _read_corpus),
         Target("judgments", tables, _read_judgments),
         Target("inspect", tables, lambda path: _refuse_or(lambda: inspect_input(str(path)))),
+        Target("negatives", negatives_files(), _read_negatives),
+        Target("answers", {"answers.arrows": _answers(folder)}, _read_answers),
         Target("config", {"config.yaml": _CONFIG.encode()}, _read_config),
     ]
     write_documents(folder / "corpus.arrow", 6)
@@ -95,6 +101,25 @@ def _read_corpus(path: Path) -> None:
 
 def _read_judgments(path: Path) -> None:
     _refuse_or(lambda: read_judgments([path], (0, 1, 2, 3)), lambda: read_pairs([path]))
+
+
+def _read_negatives(path: Path) -> None:
+    doc_ids = pa.chunked_array([[f"doc {number}" for number in range(24)]])
+    _refuse_or(lambda: read_hard_negatives([path], doc_ids, (0, 1, 2, 3)))
+
+
+def _answers(folder: Path) -> bytes:
+    """A file of three answers."""
+    answers = Answers(folder / "answers.arrows", "an audit")
+    time = datetime(2026, 1, 2, tzinfo=timezone.utc)
+    for number in range(3):
+        answers.append(Answer(ANSWER, f"k{number}", "a query", "d", "2", "Anna", time))
+    answers.close()
+    return (folder / "answers.arrows").read_bytes()
+
+
+def _read_answers(path: Path) -> None:
+    _refuse_or(lambda: read_answers(path), lambda: Answers(path, "an audit").close())
 
 
 def _read_config(path: Path) -> None:
