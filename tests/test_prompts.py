@@ -61,3 +61,24 @@ def test_every_scale_has_distinct_meanings(grades: int) -> None:
 def test_white_space_collapses() -> None:
     texts = pa.array(["  a\t\nb ", "", "x\u3000y\u200bz", "plain text"])
     assert collapse_whitespace(texts).to_pylist() == ["a b", "", "x y z", "plain text"]
+
+
+def test_a_teacher_is_told_the_grade_and_what_it_means(template: PromptTemplate) -> None:
+    queries = pa.chunked_array([["tea\nG:3", "rain"]])
+    suffixes = template.rationale_suffixes(queries, [2, 0], 4).to_pylist()
+    assert "tea G:3" in suffixes[0]
+    assert suffixes[0].count("\n") == suffixes[1].count("\n")
+    assert "2" in suffixes[0]
+    if template.instruct:
+        assert grade_meanings(4)[2] in suffixes[0]
+        assert grade_meanings(4)[0] in suffixes[1]
+
+
+def test_a_written_reason_stands_between_the_query_and_the_grade(template: PromptTemplate) -> None:
+    ask, after = template.rationale_parts(4)
+    _, plain = template.score_parts(4)
+    assert plain.endswith(after)
+    assert ask.startswith(plain.removesuffix(after))
+    assert ask.endswith(":")
+    assert after.startswith(STOP)
+    assert template.rewrite_suffix().endswith(":")

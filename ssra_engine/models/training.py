@@ -60,6 +60,15 @@ def target_logits(
     return (logits if cap is None else cap * torch.tanh(logits / cap)), chosen
 
 
+def _labels_among_labels(
+    logits: torch.Tensor, text: torch.Tensor, label_ids: torch.Tensor
+) -> torch.Tensor:
+    """Logits [P, vocabulary] in which no other token can be chosen where the target is no text."""
+    others = torch.ones(logits.shape[1], dtype=torch.bool, device=logits.device)
+    others[label_ids] = False
+    return logits.masked_fill(~text[:, None] & others, -torch.inf)
+
+
 class _PackedTrainer(Trainer):  # type: ignore[misc]  # transformers is seen as untyped
     """Weighted cross-entropy over packed sequences, optionally over label tokens only."""
 
@@ -76,16 +85,13 @@ class _PackedTrainer(Trainer):  # type: ignore[misc]  # transformers is seen as 
     def compute_loss(
         self, model: Any, inputs: dict[str, torch.Tensor], return_outputs: bool = False, **_: Any
     ) -> Any:
-        free = inputs["text"].any().item()
-        logits, chosen = target_logits(model, inputs, None if free else self._label_ids)
+        labels, mixed = self._label_ids, bool(inputs["text"].any())
+        logits, chosen = target_logits(model, inputs, None if mixed else labels)
         targets, weights = inputs["targets"][chosen], inputs["weights"][chosen]
-        if self._label_ids is not None and free:
-            others = torch.ones(logits.shape[1], dtype=torch.bool, device=logits.device)
-            others[self._label_ids] = False
-            barred = ~inputs["text"][chosen][:, None] & others
-            logits = logits.masked_fill(barred, -torch.inf)
-        elif self._label_ids is not None:
-            targets = (targets[:, None] == self._label_ids).int().argmax(1)
+        if labels is not None and mixed:
+            logits = _labels_among_labels(logits, inputs["text"][chosen], labels)
+        elif labels is not None:
+            targets = (targets[:, None] == labels).int().argmax(1)
         losses = cross_entropy(logits, targets, reduction="none")
         loss = (losses * weights).sum() / weights.sum()
         return (loss, {"logits": logits}) if return_outputs else loss
