@@ -21,9 +21,9 @@ import pyarrow.compute as pc
 
 from ssra_engine.corpus import open_corpus
 from ssra_engine.durable import put_file
-from ssra_engine.errors import ConfigError, DataError, StoreError
+from ssra_engine.errors import ConfigError, DataError
 from ssra_engine.evaluation.oracle import oracle_grades, read_facets
-from ssra_engine.evaluation.outputs import Outputs, open_outputs
+from ssra_engine.evaluation.outputs import Outputs, document_files, open_outputs
 from ssra_engine.keys import mix
 from ssra_engine.readers import Source, check_columns, checked_cells, find_sources, read
 from ssra_engine.schema import DOCUMENT_TEXT_COLUMNS
@@ -149,16 +149,7 @@ def open_run(folder: str | Path, corpus: Sequence[str] = ()) -> tuple[Outputs, l
         DataError: the corpus cannot be read, or is not the one of the run.
     """
     outputs = open_outputs(Path(folder))
-    inputs = list(corpus) or list(outputs.inputs)
-    if not inputs:
-        raise StoreError(f"{folder}: the files of the documents are not known. Give --corpus.")
-    if open_corpus(inputs).fingerprint() != outputs.fingerprint:
-        raise DataError(
-            f"these are not the documents of {folder}, or they have changed since",
-            file=inputs[0],
-            mend="Give the files of the run, in its order, with --corpus",
-        )
-    return outputs, inputs
+    return outputs, list(document_files(outputs, corpus))
 
 
 def drawn(scored: Scored, draw: Draw) -> tuple[np.ndarray, np.ndarray]:

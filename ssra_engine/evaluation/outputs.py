@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,11 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ssra_engine.config import Config, load_config
-from ssra_engine.errors import StoreError
+from ssra_engine.corpus import open_corpus
+from ssra_engine.errors import DataError, StoreError
 from ssra_engine.manifest import Manifest, read_manifest
 from ssra_engine.reasons import KEPT, encode_reasons
 
-__all__ = ["SAMPLES", "Outputs", "Part", "open_outputs", "read_samples"]
+__all__ = ["SAMPLES", "Outputs", "Part", "document_files", "open_outputs", "read_samples"]
 
 #: Samples of a part, kept and rejected together; `reason` is a code of `reasons`.
 SAMPLES = pa.schema(
@@ -100,6 +101,38 @@ def open_outputs(folder: Path) -> Outputs:
         str(manifest.fingerprint.get("engines")),
         tuple(parts),
     )
+
+
+def document_files(outputs: Outputs, corpus: Sequence[str] = ()) -> tuple[str, ...]:
+    """The files of a run's documents: those that are given, or those that it recorded.
+
+    Raises:
+        StoreError: none are given, and the run recorded none.
+        DataError: they cannot be read, or are not those of the run.
+    """
+    files = tuple(corpus) or outputs.inputs
+    if not files:
+        raise StoreError(
+            f"{outputs.folder}: the files of the documents are not known. Give --corpus."
+        )
+    try:
+        fingerprint = open_corpus(files).fingerprint()
+    except DataError as error:
+        if corpus or "no such file" not in error.problem:
+            raise
+        raise DataError(
+            error.problem,
+            file=error.file,
+            mend="The run recorded this name, as seen from where it was started: start this there "
+            "too, or give the files with --corpus",
+        ) from error
+    if fingerprint != outputs.fingerprint:
+        raise DataError(
+            f"these are not the documents of {outputs.folder}, or they have changed since",
+            file=files[0],
+            mend="Give the files of the run, in its order, with --corpus",
+        )
+    return files
 
 
 def read_samples(part: Part) -> Iterator[pa.Table]:

@@ -12,10 +12,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ssra_engine.corpus import open_corpus
-from ssra_engine.errors import DataError, StoreError
 from ssra_engine.evaluation.diversity import diversity, words
 from ssra_engine.evaluation.oracle import agreement, oracle_grades, read_facets
-from ssra_engine.evaluation.outputs import SAMPLES, Outputs, Part, open_outputs, read_samples
+from ssra_engine.evaluation.outputs import (
+    SAMPLES,
+    Outputs,
+    Part,
+    document_files,
+    open_outputs,
+    read_samples,
+)
 from ssra_engine.keys import hash_strings, normalise
 from ssra_engine.reasons import KEPT
 from ssra_engine.schema import DOCUMENT_TEXT_COLUMNS, REASONS
@@ -58,10 +64,7 @@ def evaluate_samples(
         DataError: the corpus cannot be read, or is not the one of the run.
     """
     outputs = open_outputs(Path(folder))
-    inputs = list(corpus) or list(outputs.inputs)
-    if not inputs:
-        raise StoreError(f"{folder}: the files of the documents are not known. Give --corpus.")
-    _check_inputs(outputs, inputs)
+    inputs = document_files(outputs, corpus)
     funnel, tables = _read_parts(outputs, documents)
     wanted = pa.chunked_array([table.column("doc_id") for table in tables]).unique()
     known = _read_documents(outputs, inputs, wanted)
@@ -75,15 +78,6 @@ def evaluate_samples(
         "diversity": _diversity(outputs, tables, known),
         "oracle": _agreements(outputs, tables, known) if graded else None,
     }
-
-
-def _check_inputs(outputs: Outputs, inputs: Sequence[str]) -> None:
-    if open_corpus(inputs).fingerprint() != outputs.fingerprint:
-        raise DataError(
-            f"these are not the documents of {outputs.folder}, or they have changed since",
-            file=inputs[0],
-            mend="Give the files of the run, in its order, with --corpus",
-        )
 
 
 def _read_parts(outputs: Outputs, documents: int) -> tuple[list[dict[str, Any]], list[pa.Table]]:

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ssra_engine.corpus import open_corpus
-from ssra_engine.errors import DataError, StoreError
+from ssra_engine.errors import StoreError
 from ssra_engine.evaluation.embedding import document_texts
-from ssra_engine.evaluation.outputs import SAMPLES, Outputs, read_samples
+from ssra_engine.evaluation.outputs import SAMPLES, Outputs, document_files, read_samples
 from ssra_engine.keys import hash_strings, mix, normalise
 from ssra_engine.reasons import KEPT
 
@@ -126,18 +126,7 @@ def open_export(
         DataError: they are not, or cannot be read.
         StoreError: the run does not say where they are, and `corpus` is empty.
     """
-    inputs = tuple(corpus) or outputs.inputs
-    if not inputs:
-        raise StoreError(
-            f"{outputs.folder}: the files of the documents are not known. Give --corpus."
-        )
-    if open_corpus(inputs).fingerprint() != outputs.fingerprint:
-        raise DataError(
-            f"these are not the documents of {outputs.folder}, or they have changed since",
-            file=inputs[0],
-            mend="Give the files of the run, in its order, with --corpus",
-        )
-    return Export(outputs, inputs, dev, test, seed)
+    return Export(outputs, document_files(outputs, corpus), dev, test, seed)
 
 
 def split_names(export: Export) -> tuple[str, ...]:
