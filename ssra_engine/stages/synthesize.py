@@ -63,7 +63,11 @@ def sample_seeds(document_keys: np.ndarray, asked: Asked, round_number: int) -> 
 
 
 def request_batches(
-    prefixes: pa.Array, document: np.ndarray, suffixes: pa.Array, seeds: np.ndarray
+    prefixes: pa.Array,
+    document: np.ndarray,
+    suffixes: pa.Array,
+    seeds: np.ndarray,
+    most: int = _BATCH_REQUESTS,
 ) -> Iterator[pa.RecordBatch]:
     """Cut requests into `REQUESTS` batches of whole documents.
 
@@ -72,10 +76,11 @@ def request_batches(
         document: index of each request's document, ascending, int32[N].
         suffixes: string[N].
         seeds: uint64[N].
+        most: requests of a batch, but for what completes its last document.
     """
     start = 0
     while start < len(document):
-        last = document[min(start + _BATCH_REQUESTS, len(document)) - 1]
+        last = document[min(start + most, len(document)) - 1]
         stop = int(np.searchsorted(document, last, side="right"))
         rows = document[start:stop]
         first = int(rows[0])

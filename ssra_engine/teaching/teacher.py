@@ -24,6 +24,9 @@ from ssra_engine.teaching.settings import TeacherConfig
 
 __all__ = ["Answers", "Asked", "Teacher", "ask", "teacher_of"]
 
+# Fewer at a time than queries are: an answer is ten times as long, and a signal waits for a batch.
+_BATCH_REQUESTS = 256
+
 
 @dataclass(frozen=True)
 class Teacher:
@@ -128,7 +131,9 @@ def ask(
         top_p=settings.top_p,
         stop=(STOP,),
     )
-    batches = request_batches(asked.prefixes, asked.document, asked.suffixes, asked.seeds)
+    batches = request_batches(
+        asked.prefixes, asked.document, asked.suffixes, asked.seeds, _BATCH_REQUESTS
+    )
     with engine_call():
         texts, ended, tokens = generate(engine, batches, sampling, done)
     texts = collapse_whitespace(texts)
