@@ -2,13 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssra_engine.engines.engine import REQUESTS, Sampling
 from ssra_engine.engines.fake import FakeEngine
-from ssra_engine.stages import synthesize
 from ssra_engine.stages.synthesize import ask, generate, request_batches, sample_seeds
 
 
@@ -38,10 +36,8 @@ def test_batches_hold_whole_documents_and_only_their_prefixes(
     document = np.repeat(np.arange(len(counts)), counts).astype(np.int32)
     prefixes = pa.array([f"p{n}" for n in range(len(counts))])
     suffixes = pa.array([f"s{n}" for n in range(len(document))], pa.string())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(synthesize, "_BATCH_REQUESTS", limit)
-        seeds = np.arange(len(document), dtype=np.uint64)
-        batches = list(request_batches(prefixes, document, suffixes, seeds))
+    seeds = np.arange(len(document), dtype=np.uint64)
+    batches = list(request_batches(prefixes, document, suffixes, seeds, limit))
     if not len(document):
         assert batches == []
         return
@@ -51,6 +47,7 @@ def test_batches_hold_whole_documents_and_only_their_prefixes(
     assert whole["seed"] == list(range(len(document)))
     ends = [set(batch.column("prefix").to_pylist()) for batch in batches]
     assert sum(map(len, ends)) == len(set.union(*ends)), "a document is in two batches"
+    assert all(len(batch) < limit + max(counts) for batch in batches)
     for batch, used in zip(batches, ends, strict=True):
         dictionary = batch.column("prefix").dictionary
         assert len(dictionary) <= max(int(p[1:]) for p in used) - min(int(p[1:]) for p in used) + 1
