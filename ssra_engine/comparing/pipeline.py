@@ -201,11 +201,7 @@ class Pipeline:
 
 
 def _as_it_comes(roles: Roles, config: Config, backbone_key: str) -> Roles:
-    """The same roles, with the backbone itself in place of the query model.
-
-    It understands words only, whatever the trained models are asked; its queries are not filtered
-    by score, so the score model may be asked the same way.
-    """
+    """The same roles, with the backbone itself as the query model: it understands words only."""
     backbone = str(config.model.backbone)
     options = engine_options(config, config.engine.backend)
     return dataclasses.replace(
