@@ -21,6 +21,13 @@ from ssra_engine.report.drawing import interval, reliability_plot, speed_plot
 __all__ = ["render"]
 
 _PLACE = files("ssra_engine") / "report" / "page"
+_FIGURES = {
+    "ndcg_linear": "nDCG{}, linear gains",
+    "ndcg_exp": "nDCG{}, exponential gains",
+    "mrr": "MRR{}",
+    "ap_mean": "AP, mean over the grades{}",
+    "spearman": "Spearman's rho{}",
+}
 
 
 def render(figures: Mapping[str, Any]) -> str:
@@ -51,6 +58,7 @@ def _environment() -> jinja2.Environment:
         "floored": _floored,
         "count": _count,
         "figure": _figure,
+        "named": _named,
     }
     environment.globals |= {
         "interval": interval,
@@ -77,6 +85,15 @@ def _count(number: float | None) -> str:
 
 def _figure(value: float | None, form: str = ".3f") -> str:
     return "–" if value is None else format(value, form)
+
+
+def _named(figure: str) -> str:
+    """A figure of an embedder, as people call it."""
+    kind, _, place = figure.partition("@")
+    at = f"@{place}" if place else ""
+    if kind.startswith("ap_ge"):
+        return f"AP, grade {kind.removeprefix('ap_ge')} or higher{at}"
+    return _FIGURES.get(kind, kind.replace("_", " ") + "{}").format(at)
 
 
 def _metrics(rows: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:

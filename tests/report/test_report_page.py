@@ -199,6 +199,16 @@ def test_people_and_promises_are_on_the_page(figures: dict[str, Any]) -> None:
     assert "nothing is promised" in text
 
 
+def test_figures_of_embedders_have_the_names_of_the_field(figures: dict[str, Any]) -> None:
+    group = _evaluation("a")
+    one = group["results"][0]["per_query"]["ndcg_linear@10"]
+    group["results"][0]["per_query"] |= {"ap_ge2": one, "recall@5": one}
+    text = render({**figures, "embedder": [group]})
+    for name in ("nDCG@10, linear gains", "AP, grade 2 or higher", "recall@5"):
+        assert f"<summary>{name}</summary>" in text
+    assert "<summary>AP, mean over the grades, all pairs together</summary>" in text
+
+
 def test_run_makes_it_and_report_makes_it_again(tmp_path: Path) -> None:
     def call(*arguments: str | Path) -> Any:
         return CliRunner().invoke(main, [str(argument) for argument in arguments])
