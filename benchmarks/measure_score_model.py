@@ -9,6 +9,7 @@ split stops its training, calibrates it and is measured on, as in a build. Print
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import tempfile
 import time
@@ -46,7 +47,7 @@ def main(
     opened = open_corpus(corpus)
     data = read_data(config, opened, judgments, [])
     if train_rows is not None:
-        data = BuildData(data.documents, data.train.slice(0, train_rows), *_rest(data))
+        data = dataclasses.replace(data, train=data.train.slice(0, train_rows), rationales=None)
     with tempfile.TemporaryDirectory() as scratch:
         task = Task(config, data, Path(scratch), {}, None, NoProgress())
         prepared, preparing = _timed(lambda: prepare_backbone(task))
@@ -69,10 +70,6 @@ def main(
 
 
 _SHOWN = ("rows", "accuracy", "quadratic_kappa", "f1", "calibration_error", "confusion")
-
-
-def _rest(data: BuildData) -> tuple[Any, Any, int]:
-    return data.held_out, data.pairs, data.pairs_of_held_out_queries
 
 
 def _score(engine: Any, config: Config, data: BuildData) -> int:

@@ -304,8 +304,11 @@ def test_a_cross_encoder_plays_the_score_model(
     from small_models import write_encoder
 
     from ssra_engine.calibration import Calibration
+    from ssra_engine.evaluation.embedding import document_texts
     from ssra_engine.evaluation.outputs import open_outputs
     from ssra_engine.held_out import score_judgments
+    from ssra_engine.negatives.score_model import ScoreModel
+    from ssra_engine.steps import NoProgress
 
     encoder = {
         "model__score_model": "cross-encoder",
@@ -326,10 +329,23 @@ def test_a_cross_encoder_plays_the_score_model(
     prefixes = roles.template.documents(corpus).to_pylist()
     texts = dict(zip(corpus["doc_id"].to_pylist(), prefixes, strict=True))
     model = CrossEncoder(str(built / "score"), device="cpu", local_files_only=True)
-    logits = model.predict([(row["query"], texts[row["doc_id"]]) for row in rows])
-    probs = Calibration(card["temperature"], tuple(card["bias"])).probs(logits)
+
+    def expected(pairs: list[tuple[str, str]]) -> np.ndarray:
+        logits = model.predict([(query, texts[doc_id]) for query, doc_id in pairs])
+        return Calibration(card["temperature"], tuple(card["bias"])).probs(logits)
+
     assert rows
+    probs = expected([(row["query"], row["doc_id"]) for row in rows])
     np.testing.assert_allclose(probs, [row["probs"] for row in rows], atol=1e-4)
+    with pa.ipc.open_file(built / "d2q.arrow") as reader:
+        learned = [row for row in reader.read_all().to_pylist() if row["source"] == "score"]
+    annotated = expected([(row["query"], row["doc_id"]) for row in learned]).argmax(axis=1)
+    assert annotated.tolist() == [row["grade"] for row in learned]
+    grader = ScoreModel(roles, corpus, NoProgress())
+    some = corpus.slice(0, len(rows[:9]))
+    graded = grader([row["query"] for row in rows[:9]], document_texts(some).to_pylist())
+    pairs = zip([row["query"] for row in rows], some["doc_id"].to_pylist(), strict=False)
+    assert graded.tolist() == expected(list(pairs)).argmax(axis=1).tolist()
     outputs = open_outputs(tmp_path / "out")
     held_out, grades = score_judgments(
         outputs, [str(inputs["judgments"][0])], corpus=[str(inputs["corpus"][0])], engines=built

@@ -44,8 +44,7 @@ _PLACES = {
 @click.option(
     "--score-model",
     type=click.Choice(["causal", "cross-encoder"]),
-    help="Kind of the score model: that language model, or an encoder, which is faster."
-    "  [default: causal]",
+    help="Kind of the score model: that language model, or an encoder. [default: causal]",
 )
 @click.option("--score-backbone", help="Folder of the encoder of a cross-encoder.")
 @click.option(
