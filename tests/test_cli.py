@@ -95,6 +95,8 @@ def test_version() -> None:
     [
         ["simulate"],
         ["build"],
+        ["rewrite"],
+        ["rationale"],
         ["run"],
         ["evaluate"],
         ["evaluate", "samples"],
