@@ -93,11 +93,8 @@ def build(
           --pairs world/pairs.arrow --preset tiny --output engines
     """
     from ssra_engine.build import build as build_engines
-    from ssra_engine.commands.printing import (
-        print_facts,
-        print_json,
-        print_note_if_simulated,
-    )
+    from ssra_engine.commands.build_summary import print_built
+    from ssra_engine.commands.printing import print_json, print_note_if_simulated
     from ssra_engine.config import load_config
     from ssra_engine.progress import ProgressBar
 
@@ -125,6 +122,6 @@ def build(
         return
     if report.did_nothing:
         click.echo(f"Nothing has changed: {output} is up to date, nothing was done.")
-    print_facts(f"Engines in {output}", report.figures)
+    print_built(output, report.figures)
     print_note_if_simulated(judgments)
     click.echo(f"Next: ssra-engine run --input {corpus[0]} --engines {output} --output out")
