@@ -81,4 +81,4 @@ def test_a_written_reason_stands_between_the_query_and_the_grade(template: Promp
     assert ask.startswith(plain.removesuffix(after))
     assert ask.endswith(":")
     assert after.startswith(STOP)
-    assert template.rewrite_suffix().endswith(":")
+    assert template.rewrite_suffix().endswith(":\n" if template.instruct else ":")
