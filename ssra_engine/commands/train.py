@@ -139,7 +139,7 @@ def _trainer_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--report-to",
             multiple=True,
-            help="tensorboard, wandb or another that the transformers Trainer knows; repeats.",
+            help="tensorboard (to OUTPUT/runs), wandb or another that transformers knows; repeats.",
         ),
         click.option("--log-steps", type=_COUNT, help="Of the loss curve. [default: 10]"),
         click.option("--checkpoint-steps", type=_COUNT, help="[default: 100]"),

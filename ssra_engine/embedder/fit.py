@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from sentence_transformers import (
     SentenceTransformerTrainingArguments,
 )
 from transformers import PrinterCallback, TrainerCallback
+from transformers.integrations import get_reporting_integration_callbacks
 
 from ssra_engine.embedder.base import add_lora, checkpoint_activations, prompts_of
 from ssra_engine.embedder.batches import distinct_batches
@@ -24,8 +25,12 @@ from ssra_engine.embedder.losses import CachedGradedMatryoshkaLoss, GradedMatryo
 from ssra_engine.embedder.processes import started
 from ssra_engine.embedder.queue import DocumentQueue
 from ssra_engine.embedder.settings import TrainSettings
+from ssra_engine.errors import ConfigError
 
-__all__ = ["Fitted", "fit"]
+__all__ = ["REPORTS", "Fitted", "check_reports", "fit"]
+
+#: Below the folder of checkpoints: what TensorBoard reads.
+REPORTS = "runs"
 
 #: Share of a batch below which what conflicts left over at the end of an epoch is left out of it.
 _LEAST = 0.5
@@ -97,6 +102,20 @@ def fit(
     ]
     model.eval()
     return Fitted(curve, int(trainer.state.global_step), loss.temperature)
+
+
+def check_reports(names: Sequence[str]) -> None:
+    """See that the trainer can report to all of these.
+
+    Raises:
+        ConfigError: it does not know one, or what that one needs is not installed.
+    """
+    for name in names:
+        try:
+            for callback in get_reporting_integration_callbacks(name):
+                callback()
+        except (ImportError, RuntimeError, ValueError) as error:
+            raise ConfigError(f"--report-to {name}: {str(error).splitlines()[0]}") from error
 
 
 def _queue(model: Any, rows: Dataset, settings: TrainSettings) -> DocumentQueue | None:

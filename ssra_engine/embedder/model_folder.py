@@ -2,6 +2,7 @@
 
 out/               a sentence-transformers model; appears whole or not at all
 out/training.json  what it was made from, and what came of it
+out/runs/          what TensorBoard reads, where the training reported to it
 out.training/      while it is trained: what from, and checkpoints; gone afterwards
 """
 

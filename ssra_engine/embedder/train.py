@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from ssra_engine.corpus import Corpus, open_corpus
 from ssra_engine.durable import remove
 from ssra_engine.embedder.base import merge_lora, open_base
 from ssra_engine.embedder.card import model_card
-from ssra_engine.embedder.fit import fit
+from ssra_engine.embedder.fit import REPORTS, check_reports, fit
 from ssra_engine.embedder.model_folder import (
     CHECKPOINTS,
     put_model,
@@ -104,6 +105,7 @@ def train_embedder(
         StoreError: `output` holds something else, or cannot be written.
     """
     settings.check()
+    check_reports(settings.report_to)
     with _quiet_transformers():
         return _train(Path(base).resolve(), data, Path(output), settings, progress or NoProgress())
 
@@ -181,6 +183,9 @@ def _write(model: Any, output: Path, record: Mapping[str, Any], work: Path) -> N
     def fill(folder: Path) -> None:
         model.save_pretrained(str(folder), create_model_card=False)
         (folder / "README.md").write_text(card, encoding="utf-8")
+        reports = work / CHECKPOINTS / REPORTS
+        if reports.is_dir():
+            shutil.copytree(reports, folder / REPORTS)
 
     put_model(output, record, work, fill)
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,23 @@ def test_a_folder_of_something_else_is_refused(
     result = invoke(arguments(world, encoder, tmp_path))
     assert result.exit_code == 2
     assert "not empty and not a model of this command" in result.output
+
+
+def test_a_report_that_cannot_be_made_is_told_before_anything_is_done(
+    world: tuple[Path, Path], encoder: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "model"
+    result = invoke(arguments(world, encoder, output, "--report-to", "paper"))
+    assert result.exit_code == 2
+    assert "--report-to paper: paper is not supported, only" in result.output
+    if find_spec("tensorboard") is None and find_spec("tensorboardX") is None:
+        result = invoke(arguments(world, encoder, output, "--report-to", "tensorboard"))
+        assert result.exit_code == 2
+        assert "requires tensorboard to be installed" in result.output
+        return
+    result = invoke(arguments(world, encoder, output, "--report-to", "tensorboard"))
+    assert result.exit_code == 0, result.output
+    assert list(output.glob("runs/*/events.*"))
 
 
 _KILLED = """
