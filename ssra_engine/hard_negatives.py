@@ -135,11 +135,12 @@ def mine_to_file(
         return MineReport(there[0]["figures"], did_nothing=True)
     documents = opened.table()
     pairs = _read_pairs(task, documents["doc_id"])
-    mined, asked = _mine(task, pairs, documents, roles, steps)
+    mined, scorer = _mine(task, pairs, documents, roles, steps)
     figures = _figures(mined, pairs, documents)
-    relevant = RELEVANT.empty_table() if asked is None else _relevant(asked, pairs, task)
-    if asked is not None:
-        figures["graded"] = len(asked)
+    relevant = RELEVANT.empty_table()
+    if scorer is not None:
+        relevant = _relevant(scorer.found, pairs, task)
+        figures["graded"] = scorer.graded
         figures["relevant"] = _counts(relevant["grade"])
     metadata = {METADATA: json.dumps({"made_of": made_of, "figures": figures}).encode()}
     # The negatives last: where they are, all is.
@@ -151,8 +152,8 @@ def mine_to_file(
 
 def _mine(
     task: MineTask, pairs: pa.Table, documents: pa.Table, roles: Roles | None, steps: Progress
-) -> tuple[pa.Table, pa.Table | None]:
-    """`schema.NEGATIVES`, and `schema.ANNOTATED` of the pairs that the score model graded."""
+) -> tuple[pa.Table, ScoreModel | None]:
+    """`schema.NEGATIVES`, and the score model, closed, with what it graded."""
     how = Embedding(
         batch_size=task.batch_size,
         query_prompt=task.query_prompt,
@@ -166,7 +167,7 @@ def _mine(
         mined = mine_negatives(
             pairs, documents, model, task.settings, how, grader=scorer, seed=task.seed
         )
-        return mined, scorer.asked
+        return mined, scorer
 
 
 def _check_outputs(task: MineTask, roles: Roles | None) -> list[Path]:
@@ -224,13 +225,13 @@ def _pair_keys(pairs: pa.Table) -> npt.NDArray[np.uint64]:
     return mix(_keys(pairs["query"]), hash_strings(pairs["doc_id"].combine_chunks()))
 
 
-def _relevant(asked: pa.Table, pairs: pa.Table, task: MineTask) -> pa.Table:
+def _relevant(graded: pa.Table, pairs: pa.Table, task: MineTask) -> pa.Table:
     """What the score model calls as relevant as some positive of the query, as `RELEVANT`."""
     best = pairs.group_by(["query", "doc_id"], use_threads=False).aggregate([("grade", "max")])
     positive = best.filter(pc.greater(best["grade_max"], 0))
     lowest = positive.group_by("query", use_threads=False).aggregate([("grade_max", "min")])
-    place = pc.index_in(asked["query"], value_set=lowest["query"].combine_chunks())
-    found = asked.filter(pc.greater_equal(asked["grade"], lowest["grade_max_min"].take(place)))
+    place = pc.index_in(graded["query"], value_set=lowest["query"].combine_chunks())
+    found = graded.filter(pc.greater_equal(graded["grade"], lowest["grade_max_min"].take(place)))
     split = "train" if task.split == "all" else task.split
     found = found.append_column("split", pa.array([split] * len(found), pa.string()))
     found = found.sort_by([("query", "ascending"), ("doc_id", "ascending")])

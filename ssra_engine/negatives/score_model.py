@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ssra_engine.engines.engine import Engine
 from ssra_engine.errors import EngineError
@@ -27,7 +28,7 @@ _ROWS = 4096
 
 
 class ScoreModel:
-    """Grades pairs as a run scores its samples, and remembers what it said.
+    """Grades pairs as a run scores its samples, and remembers those above grade 0.
 
     A `grading.Grader`: it is asked with the texts that the embedder reads, and knows the documents
     by them. The score model is loaded when it is first asked.
@@ -36,6 +37,9 @@ class ScoreModel:
         roles: of the run.
         corpus: `schema.CORPUS`; of documents with equal texts the first one counts.
         progress: told of each question and its pairs.
+
+    Attributes:
+        graded: how many pairs it was asked about.
     """
 
     def __init__(self, roles: Roles, corpus: pa.Table, progress: Progress) -> None:
@@ -46,7 +50,8 @@ class ScoreModel:
         ]
         self._keys, self._rows = np.unique(np.concatenate(hashes), return_index=True)
         self._engine: Engine | None = None
-        self._asked: list[pa.Table] = []
+        self._found: list[pa.Table] = []
+        self.graded = 0
 
     def __call__(self, queries: Sequence[str], documents: Sequence[str]) -> npt.NDArray[np.int8]:
         """The likeliest grade of each pair, int8[n].
@@ -61,15 +66,17 @@ class ScoreModel:
         asked = pa.array(queries, pa.string()).take(pa.array(order))
         probs = self._score(asked, rows[order])
         pairs = pa.table({"query": asked, "doc_id": self._corpus["doc_id"].take(rows[order])})
-        self._asked.append(annotated(pairs, probs))
+        graded = annotated(pairs, probs)
+        self._found.append(graded.filter(pc.greater(graded["grade"], 0)))
+        self.graded += len(graded)
         grades = np.empty(len(rows), np.int8)
-        grades[order] = self._asked[-1]["grade"].to_numpy()
+        grades[order] = graded["grade"].to_numpy()
         return grades
 
     @property
-    def asked(self) -> pa.Table:
-        """All pairs it was asked about, `schema.ANNOTATED`, in the order of asking."""
-        return pa.concat_tables([ANNOTATED.empty_table(), *self._asked])
+    def found(self) -> pa.Table:
+        """Pairs that it gave a grade above 0, `schema.ANNOTATED`, in the order of asking."""
+        return pa.concat_tables([ANNOTATED.empty_table(), *self._found])
 
     def close(self) -> None:
         """Release the score model."""
