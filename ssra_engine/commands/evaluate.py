@@ -88,14 +88,14 @@ def _diversity_table(report: dict[str, Any]) -> Table:
 
     table = Table(title=f"Diversity, on {report['documents']:,} documents", title_justify="left")
     figures = {
-        "duplicate queries": ("duplicate_rate", "{:.2%}"),
-        "near duplicates": ("near_duplicate_rate", "{:.2%}"),
+        "repeated": ("duplicate_rate", "{:.2%}"),
+        "nearly": ("near_duplicate_rate", "{:.2%}"),
         "distinct-1": ("distinct_1", "{:.3f}"),
         "distinct-2": ("distinct_2", "{:.3f}"),
-        "compression": ("compression", "{:.2f}"),
-        "characters": ("mean_characters", "{:.1f}"),
+        "zlib": ("compression", "{:.2f}"),
+        "chars": ("mean_characters", "{:.1f}"),
         "words": ("mean_words", "{:.1f}"),
-        "in document": ("overlap", "{:.1%}"),
+        "in doc": ("overlap", "{:.1%}"),
     }
     table.add_column("part")
     table.add_column("queries")

@@ -62,6 +62,8 @@ def export(
     """
     from ssra_engine.export.write import export_run
 
-    shares = {"dev": dev, "test": test, "seed": seed or 0}
-    for name in export_run(out, layout, output, corpus=corpus, audit=audit, **shares):
+    names = export_run(
+        out, layout, output, corpus=corpus, audit=audit, dev=dev, test=test, seed=seed or 0
+    )
+    for name in names:
         click.echo(output / name)
