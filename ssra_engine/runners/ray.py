@@ -170,9 +170,9 @@ class _Host:
         return EngineStats(**gained)
 
 
-@dataclass
+@dataclass(eq=False)
 class _Flight:
-    """A batch on its way: at which actor, and how often it was sent."""
+    """A batch on its way: at which actor, the how-manieth try, and whether it cost that actor."""
 
     method: str
     arguments: tuple[Any, ...]
@@ -180,14 +180,17 @@ class _Flight:
     reference: Any
     seconds: float
     sent: int
+    to_blame: bool | None = None
 
 
 class _Pool(Engine):
     """An engine whose batches are worked on by actors, each batch by one of them alone.
 
-    An actor that dies, runs out of memory or is silent for too long loses its batches, which are
-    sent to another one, or to itself when Ray has started it again. Errors that the engine itself
-    raises are raised here, and not tried again: the shard looks for the documents at fault.
+    An actor that dies or is silent for too long loses its batches, which are sent to another one,
+    or to itself when Ray has started it again; so is a batch for which an engine has no memory
+    left. Of these tries there is a limit, for the batch that was worked on: one that waited behind
+    it was not the cause. Other errors of the engine are raised here, and not tried again: the shard
+    looks for the documents at fault.
     """
 
     name = "ray"
@@ -200,7 +203,7 @@ class _Pool(Engine):
         options = {"num_cpus": actors.cpus, "num_gpus": actors.gpus, "max_restarts": -1}
         host = ray.remote(_Host).options(**options)
         self._actors = [host.remote(load) for _ in range(actors.replicas)]
-        self._waiting = [0] * actors.replicas
+        self._lines: list[list[_Flight]] = [[] for _ in range(actors.replicas)]
         self._lost: dict[int, Any] = {}  # actors that failed, and a call that they have to answer
         self._lock = threading.Lock()
         self._room = threading.BoundedSemaphore(actors.replicas * (1 + _AHEAD))
@@ -267,23 +270,26 @@ class _Pool(Engine):
                 self._free(flight)
                 self._room.release()
 
-    def _sent(self, method: str, arguments: tuple[Any, ...], sent: int = 1) -> _Flight:
-        actor, ahead = self._picked()
-        reference = getattr(self._actors[actor], method).remote(*arguments)
-        seconds = self._settings.batch_seconds * ahead
-        return _Flight(method, arguments, actor, reference, seconds, sent)
-
-    def _picked(self) -> tuple[int, int]:
-        """The actor with the fewest batches, and how many it has now; waits where all are lost."""
+    def _sent(
+        self,
+        method: str,
+        arguments: tuple[Any, ...],
+        sent: int = 1,
+        rather_not: int | None = None,
+    ) -> _Flight:
+        """Send a batch to the actor with the fewest; waits where all are lost."""
         end = time.monotonic() + self._settings.start_seconds
         while True:
             with self._lock:
                 self._look_for_the_lost()
                 well = [n for n in range(len(self._actors)) if n not in self._lost]
                 if well:
-                    actor = min(well, key=lambda n: self._waiting[n])
-                    self._waiting[actor] += 1
-                    return actor, self._waiting[actor]
+                    actor = min(well, key=lambda n: (n == rather_not, len(self._lines[n])))
+                    reference = getattr(self._actors[actor], method).remote(*arguments)
+                    line = self._lines[actor]
+                    seconds = self._settings.batch_seconds * (len(line) + 1)
+                    line.append(_Flight(method, arguments, actor, reference, seconds, sent))
+                    return line[-1]
             if time.monotonic() > end:
                 raise EngineGoneError(
                     f"no actor of the {self._role} model has come back within "
@@ -304,7 +310,9 @@ class _Pool(Engine):
 
     def _free(self, flight: _Flight) -> None:
         with self._lock:
-            self._waiting[flight.actor] -= 1
+            line = self._lines[flight.actor]
+            if flight in line:
+                line.remove(flight)
 
     def _land(self, flights: deque[_Flight]) -> pa.RecordBatch:
         """The rows of the first flight; it is sent again where its actor fails."""
@@ -312,9 +320,9 @@ class _Pool(Engine):
             flight = flights[0]
             try:
                 rows, gained = ray.get(flight.reference, timeout=flight.seconds)
-            except RayTaskError as error:
-                raise _cause(error, f"the {self._role} model failed") from error
             except RayError as error:
+                if isinstance(error, RayTaskError) and not _lacks_memory(error):
+                    raise _cause(error, f"the {self._role} model failed") from error
                 flights[0] = self._again(flight, error)
                 continue
             self._count(gained)
@@ -323,22 +331,37 @@ class _Pool(Engine):
             return _unpacked(rows)
 
     def _again(self, flight: _Flight, error: RayError) -> _Flight:
+        stays = isinstance(error, RayTaskError)
         if isinstance(error, GetTimeoutError):
             what = f"was silent for {flight.seconds:g} s"
             ray.kill(self._actors[flight.actor], no_restart=False)
+        elif stays:
+            what = str(_cause(error, "ran out of memory"))
         else:
             what = f"failed: {type(error).__name__}"
         _log.warning("an actor of the %s model %s (%d times)", self._role, what, flight.sent)
-        if flight.sent > self._settings.retries:
+        if not stays:
+            self._lose(flight)
+        to_blame = stays or bool(flight.to_blame)
+        if to_blame and flight.sent > self._settings.retries:
             raise EngineError(
-                f"a batch was given to the {self._role} model {flight.sent} times; each time its "
-                f"actor {what}."
+                f"a batch was given to the {self._role} model {flight.sent} times; the last time "
+                f"its actor {what}."
             ) from error
-        with self._lock:
-            self._lost.setdefault(flight.actor, self._actors[flight.actor].limits.remote())
-        again = self._sent(flight.method, flight.arguments, flight.sent + 1)
         self._free(flight)
-        return again
+        return self._sent(flight.method, flight.arguments, flight.sent + to_blame, flight.actor)
+
+    def _lose(self, flight: _Flight) -> None:
+        """Note that an actor is lost, to a batch that is to blame; those behind it are not."""
+        with self._lock:
+            line = self._lines[flight.actor]
+            if flight not in line:  # another thread was here
+                return
+            self._lost.setdefault(flight.actor, self._actors[flight.actor].limits.remote())
+            unfinished = [one for one in line if one is flight or not _has_ended(one.reference)]
+            for one in unfinished:
+                one.to_blame = one is unfinished[0]
+            self._lines[flight.actor] = [one for one in line if one not in unfinished]
 
     def _count(self, gained: EngineStats) -> None:
         with self._lock:
@@ -353,6 +376,25 @@ def _answers(ping: Any) -> bool:
     except RayError:
         return False
     return True
+
+
+def _has_ended(call: Any) -> bool:
+    """Whether the actor has ended a call by now, with rows or an error of its own."""
+    try:
+        ray.get(call, timeout=0)
+    except RayError as error:
+        return isinstance(error, RayTaskError)
+    return True
+
+
+def _lacks_memory(error: RayTaskError) -> bool:
+    """Whether the engine raised for want of memory: Python, Arrow, NumPy, or torch on either."""
+    cause = error.cause
+    return (
+        isinstance(cause, MemoryError)
+        or type(cause).__name__ == "OutOfMemoryError"
+        or "DefaultCPUAllocator" in str(cause)
+    )
 
 
 def _cause(error: RayError, what: str) -> Exception:

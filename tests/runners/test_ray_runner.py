@@ -143,7 +143,7 @@ def dying_at(folder: Path, times: int, how: str = "die") -> Any:
                 marks = list(folder.iterdir())
                 if len(marks) < times and "document 3" in batch.column("prefix").to_pylist():
                     (folder / str(len(marks))).touch()
-                    time.sleep(0 if how == "die" else 60)
+                    time.sleep({"die": 0, "die slowly": 1.5, "hang": 60}[how])
                     os._exit(1)
 
             def score_batches(self, batches: Any, labels: Any) -> Any:
@@ -172,6 +172,29 @@ def test_batch_that_no_actor_survives(cluster: Cluster, tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="given to the score model 2 times"):
         pool.label_logits(REQUESTS[:10], "0123")
     assert pool.label_logits(REQUESTS[10:], "0123").shape == (50, 4)
+    pool.close()
+
+
+def test_a_batch_that_waited_behind_a_fatal_one_is_not_to_blame(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    one = {"score": {"replicas": 1, "cpus": 0.5}}
+    pool = runner(actors=one, retries=0).open("score", dying_at(tmp_path, 1, "die slowly"))
+    refusals: list[str] = []
+
+    def fatal() -> None:
+        with pytest.raises(EngineError) as caught:
+            pool.label_logits(REQUESTS[:10], "0123")
+        refusals.append(str(caught.value))
+
+    thread = threading.Thread(target=fatal)
+    thread.start()
+    while not list(tmp_path.iterdir()):
+        time.sleep(0.01)
+    there = pool.label_logits(REQUESTS[10:20], "0123").tolist()
+    thread.join(timeout=60)
+    assert there == FakeEngine().label_logits(REQUESTS[10:20], "0123").tolist()
+    assert ["given to the score model 1 times" in said for said in refusals] == [True]
     pool.close()
 
 
