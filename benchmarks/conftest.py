@@ -28,6 +28,13 @@ RESULTS = Path(__file__).parent / "results"
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--gate", action="store_true", help="fail where a promised ratio is not met")
     parser.addoption("--full", action="store_true", help="reported sizes; write results/*.csv")
+    parser.addoption(
+        "--models",
+        default="",
+        help="bench_engines: model folders or GGUF files with colons between them. With --full, "
+        "SmolLM2-135M and Gemma 3 270M together take about 15 minutes on two quiet cores",
+    )
+    parser.addoption("--vllm-python", help="bench_engines: the interpreter that has vLLM")
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Module | None:
