@@ -56,12 +56,14 @@ def model_card(name: str, width: int, record: Mapping[str, Any]) -> str:
         width=width,
         dims=f"; prefixes of {', '.join(map(str, dims))} were trained too" if dims else "",
     )
+    processes = record["fingerprint"].get("processes", 1)
+    joint = f" on the joint batch of {processes} processes" if processes > 1 else ""
     parts = [
         head,
         _results(record["results"]),
         _section("Data", record["data"], "pairs"),
         _section("Settings", settings, "value"),
-        f"{record['steps']:,} steps; temperature at the end {record['temperature']:.4f}.\n",
+        f"{record['steps']:,} steps{joint}; temperature at the end {record['temperature']:.4f}.\n",
     ]
     return "\n".join(parts)
 

@@ -77,6 +77,8 @@ def test_two_processes_equal_one_with_the_joint_batch_even_after_a_kill(tmp_path
     assert alone.exit_code == 0, alone.output
     two, one = record_of(tmp_path / "two"), record_of(tmp_path / "one")
     assert two["fingerprint"]["processes"] == 2
+    card = (tmp_path / "two/README.md").read_text()
+    assert "steps on the joint batch of 2 processes" in card
     assert two["steps"] == one["steps"] > 10
     for name in ("loss", "grad_norm"):
         ours, theirs = ([entry[name] for entry in each["curve"]] for each in (two, one))
