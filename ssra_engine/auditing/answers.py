@@ -2,8 +2,8 @@
 
 The file is the schema message of an Arrow IPC stream and then one message a row, each synced before
 the answer counts; any Arrow reader opens it at any time. A message that a crash left unfinished,
-which can only be the last, is cut off when the file is next opened. Nothing is ever changed: an
-answer that was taken back is followed by a row that says so.
+which can only be the last, is cut off when the file is next opened; damage before whole answers is
+refused. Nothing is ever changed: an answer that was taken back is followed by a row that says so.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ __all__ = ["ADJUDICATION", "ANSWER", "SKIP", "UNDO", "Answer", "Answers", "read_
 #: Kinds of rows: a label; the pair put off to the end; the annotator's last answer or skip taken
 #: back; and the label of a pair about which annotators disagree.
 ANSWER, SKIP, UNDO, ADJUDICATION = "answer", "skip", "undo", "adjudication"
+
+#: What every message of an Arrow IPC stream begins with.
+_MESSAGE = b"\xff\xff\xff\xff"
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,18 @@ def _sound(reader: pa.ipc.RecordBatchStreamReader) -> Iterator[list[Answer]]:
         yield answers
 
 
+def _holds_an_answer(data: bytes) -> bool:
+    """Whether a whole message begins anywhere; what a crash leaves of the last one holds none."""
+    start = data.find(_MESSAGE)
+    while start >= 0:
+        try:
+            message = pa.ipc.read_message(pa.BufferReader(data[start:]))
+            return len(pa.ipc.read_record_batch(message, ANSWERS)) > 0
+        except (EOFError, OSError, pa.ArrowException):
+            start = data.find(_MESSAGE, start + 1)
+    return False
+
+
 class Answers:
     """The answers of one audit, oldest first, held by this process until `close`.
 
@@ -91,7 +106,7 @@ class Answers:
         rows: every answer so far.
 
     Raises:
-        StoreError: the file cannot be written, is in use, or holds something else.
+        StoreError: the file cannot be written, is in use, is damaged, or holds something else.
     """
 
     def __init__(self, path: Path, audit: str) -> None:
@@ -137,6 +152,12 @@ class Answers:
         self._file.seek(0)
         data = self._file.read()
         self._sound = 0 if header.startswith(data) else self._read_rows(data, audit)
+        if _holds_an_answer(data[self._sound + 1 :]):
+            raise StoreError(
+                f"{self.path}: it is damaged after {len(self.rows):,} answers, and whole answers "
+                "follow, so this is no crash's doing. Bring back a copy of it, or move it away and "
+                "start anew; nothing in it was changed."
+            )
         with writing(self.path):
             self._file.truncate(self._sound)
             if not self._sound:

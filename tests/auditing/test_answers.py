@@ -41,6 +41,26 @@ def test_answers_come_back_and_any_arrow_reader_sees_them_while_the_file_grows(
     again.close()
 
 
+@pytest.mark.parametrize("damaged", [1, 2])
+def test_damage_before_whole_answers_is_refused_and_nothing_is_cut_off(
+    tmp_path: Path, damaged: int
+) -> None:
+    path = tmp_path / "answers.arrows"
+    _write(path, 0)
+    ends = [path.stat().st_size]
+    answers = Answers(path, "audit")
+    for row in range(4):
+        answers.append(_answer(row))
+        ends.append(path.stat().st_size)
+    answers.close()
+    data = bytearray(path.read_bytes())
+    data[ends[damaged] + 8 : ends[damaged] + 40] = bytes(32)
+    path.write_bytes(data)
+    with pytest.raises(StoreError, match=f"damaged after {damaged} answers"):
+        Answers(path, "audit")
+    assert path.read_bytes() == data
+
+
 def test_a_file_cut_anywhere_keeps_the_answers_before_the_cut(tmp_path: Path) -> None:
     path = tmp_path / "answers.arrows"
     _write(path, 0)
