@@ -95,7 +95,7 @@ _PLACES = {
     help="Who orders queries of a document: score, none, trained (see `build`), or a model folder "
     "or GGUF file that is asked by prompt. [default: score]",
 )
-@click.option("--backend", help="auto, torch, tensorrt-llm, vllm, fake. [default: auto]")
+@click.option("--backend", help="auto, torch, openvino, tensorrt-llm, vllm, fake. [default: auto]")
 @python_option
 @click.option(
     "--format",

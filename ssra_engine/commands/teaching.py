@@ -33,7 +33,9 @@ _OPTIONS = (
     ),
     click.option("--max-new-tokens", type=click.IntRange(min=1), help="A longer text is not used."),
     click.option("--temperature", type=click.FloatRange(min=0), help="[default: 0, greedy]"),
-    click.option("--backend", help="auto, torch, tensorrt-llm, vllm, fake. [default: auto]"),
+    click.option(
+        "--backend", help="auto, torch, openvino, tensorrt-llm, vllm, fake. [default: auto]"
+    ),
     click.option("--threads", type=click.IntRange(min=1), help="CPU threads of an engine."),
     click.option(
         "--shard-documents",

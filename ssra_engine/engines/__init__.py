@@ -70,6 +70,10 @@ def _engine_class(name: str) -> Callable[..., Engine]:
         from ssra_engine.engines.fake import FakeEngine
 
         return FakeEngine
+    if name == "openvino":
+        from ssra_engine.engines.openvino_engine import OpenvinoEngine
+
+        return OpenvinoEngine
     if name == "tensorrt_llm":
         from ssra_engine.engines.tensorrt_llm_engine import TensorRtLlmEngine
 

@@ -56,6 +56,12 @@ BACKENDS: Mapping[str, Backend] = {
     for backend in (
         Backend("torch", "documents shared between prompts, on the CPU", ("torch", "transformers")),
         Backend(
+            "openvino",
+            "the same, computed by OpenVINO",
+            ("openvino", "torch", "transformers"),
+            "ssra-engine[openvino]",
+        ),
+        Backend(
             "tensorrt_llm",
             "TensorRT-LLM on NVIDIA GPUs, in a worker process",
             ("tensorrt_llm", "pyarrow"),

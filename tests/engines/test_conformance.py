@@ -18,7 +18,13 @@ from ssra_engine.engines.engine import GENERATED, REQUESTS, scored_schema
 from ssra_engine.errors import EngineError
 
 #: Largest distance of a label probability from float32.
-TOLERANCE = {"torch-float32": 1e-5, "torch-bfloat16": 0.05, "worker-float32": 1e-5}
+TOLERANCE = {
+    "torch-float32": 1e-5,
+    "torch-bfloat16": 0.05,
+    "openvino-float32": 1e-5,
+    "openvino-bfloat16": 0.05,
+    "worker-float32": 1e-5,
+}
 LABELS = ["0", "1", "2", "3"]
 DOCUMENTS = [
     "T:The quick brown fox\n",
@@ -51,7 +57,7 @@ def model_engine(flavour: str, llama_folder: Path) -> Iterator[Engine]:
     engine.close()
 
 
-@pytest.fixture(scope="module", params=["torch", "worker", "fake"])
+@pytest.fixture(scope="module", params=["torch", "openvino", "worker", "fake"])
 def engine(request: pytest.FixtureRequest, llama_folder: Path) -> Iterator[Engine]:
     options = {} if request.param == "fake" else {"dtype": "float32", "batch_tokens": 700}
     engine = _open(request.param, llama_folder, **options)
@@ -63,6 +69,9 @@ def _open(backend: str, folder: Path, **options: Any) -> Engine:
     """A backend, or `worker`: the torch engine in a process of its own."""
     if backend == "worker":
         return TorchWorkerEngine(folder, **options)
+    if backend == "openvino":
+        pytest.importorskip("openvino", reason="needs ssra-engine[openvino]")
+        options["threads"] = 1
     return load_engine(folder, backend, **options)
 
 
