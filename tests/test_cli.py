@@ -144,6 +144,19 @@ def test_the_whole_path_with_the_fake_engine(world: Path, tmp_path: Path) -> Non
     assert report["funnel"][0]["grades"] == summary["rounds"][0]["grades"]
 
 
+def test_a_run_tells_how_often_its_comparator_contradicts_itself(
+    world: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    asked = _run(world, out, "--comparator", "somebody", "--rounds", "0")
+    assert asked.exit_code == 0, asked.output
+    told = json.loads((out / "summary.json").read_text())["comparator"]
+    assert told["pairs"] > 0
+    assert f"asked about {told['pairs']:,} pairs" in asked.stdout
+    assert f"with their order in {told['flip_rate']:.0%} (" in asked.stdout
+    assert "comparator was asked" not in _run(world, tmp_path / "none", "--rounds", "0").stdout
+
+
 def test_every_flag_of_a_run_has_its_place_in_the_configuration(
     world: Path, tmp_path: Path
 ) -> None:

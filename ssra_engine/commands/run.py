@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -299,6 +300,7 @@ def _print_result(result: RunResult, inputs: tuple[str, ...], report: Path | Non
         click.echo(
             f"{summary['documents_not_begun']:,} documents were left out: the budget is spent."
         )
+    _print_comparator(summary["comparator"])
     timing = summary["timing"]
     click.echo(
         f"{summary['documents']:,} documents in {timing['seconds']:,.1f} s "
@@ -316,3 +318,13 @@ def _print_result(result: RunResult, inputs: tuple[str, ...], report: Path | Non
         )
     print_note_if_simulated(inputs)
     click.echo(f"Next: ssra-engine evaluate samples {output}, ssra-engine audit {output}")
+
+
+def _print_comparator(asked: Mapping[str, Any]) -> None:
+    """How often a comparator contradicted itself, where one was asked."""
+    if not asked["pairs"]:
+        return
+    click.echo(
+        f"The comparator was asked about {asked['pairs']:,} pairs of queries; its answer changed "
+        f"with their order in {asked['flip_rate']:.0%} (drawn by lot: 50%)."
+    )
