@@ -81,6 +81,7 @@ def read_split(
     *,
     doc_ids: pa.Array | pa.ChunkedArray | None = None,
     seed: int = 0,
+    rationales: bool = False,
 ) -> pa.Table:
     """Read the judgments of one split, to measure with: the same rows that `read_judgments` gives.
 
@@ -92,6 +93,7 @@ def read_split(
         split: its name, or "all" for every row.
         doc_ids: string, every known document; None to accept any.
         seed: of the split, where the files name no dev rows.
+        rationales: read the column rationale too, where there is one.
 
     Returns:
         `schema.JUDGMENTS`, in the files' order, one row per (query, doc_id).
@@ -99,7 +101,7 @@ def read_split(
     Raises:
         DataError: a file or a row is bad, a doc_id is not in `doc_ids`, or no row is in the split.
     """
-    rows = _read_rows(inputs, ["query", "doc_id"], doc_ids, grades)
+    rows = _read_rows(inputs, ["query", "doc_id"], doc_ids, grades, rationales)
     table = _merge_grades(_with_split(rows))
     if split == "all":
         return table

@@ -77,7 +77,8 @@ def test_a_build_for_machines(
 def test_each_command_names_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = _call("simulate", "--documents", "5", "--output", tmp_path).stdout
     (command,) = [line[6:] for line in told.splitlines() if line.startswith("Next: ")]
-    report = BuildReport(Path("engines"), {}, False)
+    figures = {"documents": 5, "judgments": {"train": 9, "dev": 0}, "pairs": 0, "score": {}}
+    report = BuildReport(Path("engines"), figures, False)
     monkeypatch.setattr("ssra_engine.build.build", lambda *_, **__: report)
     told = _call(*command.split()[1:]).stdout
     assert f"Next: ssra-engine run --input {tmp_path}/corpus.arrow --engines engines" in told

@@ -61,7 +61,7 @@ _PLACES = {
 )
 @click.option("--grades", type=GRADES, help="The grade scale. [default: 0,1,2,3]")
 @click.option(
-    "--backend", help="Grades the pairs: auto, torch, tensorrt-llm, vllm. [default: auto]"
+    "--backend", help="Grades the pairs: auto, torch, openvino, tensorrt-llm, vllm. [default: auto]"
 )
 @python_option
 @config_option

@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 
 from ssra_engine.durable import put_file, remove, sync
 from ssra_engine.embedder.losses import GradedMatryoshkaLoss
+from ssra_engine.embedder.processes import started
 
 __all__ = ["KeepLoss", "last_checkpoint", "restore_loss"]
 
@@ -47,14 +48,14 @@ class KeepLoss(TrainerCallback):  # type: ignore[misc]  # transformers is untype
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The last whole checkpoint; those that are not whole are removed."""
+    """The last whole checkpoint; the first process of a training removes those that are not."""
     whole = []
     for path in folder.glob("checkpoint-*") if folder.is_dir() else ():
         if (match := _NAME.fullmatch(path.name)) is None:
             continue
         if (path / _SEAL).is_file():
             whole.append((int(match[1]), path))
-        else:
+        elif started().first:
             remove(path)
     return max(whole)[1] if whole else None
 

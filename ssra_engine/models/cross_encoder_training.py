@@ -18,6 +18,7 @@ from transformers import PrinterCallback, TrainerCallback
 
 from ssra_engine.calibration import fit_temperature, log_softmax
 from ssra_engine.config import ScheduleConfig
+from ssra_engine.errors import EngineError
 from ssra_engine.models.cross_encoder import pair_logits
 from ssra_engine.models.quiet import quiet_transformers
 from ssra_engine.models.score_card import grade_weights, score_card
@@ -118,8 +119,16 @@ class _BestWeights(TrainerCallback):  # type: ignore[misc]  # transformers is se
         control.should_training_stop |= self._waited >= self._patience
 
     def restore(self) -> float:
-        """Put the best weights back; their loss."""
-        assert self._weights, "no epoch has ended"
+        """Put the best weights back; their loss.
+
+        Raises:
+            EngineError: no epoch ended with a loss that is a number.
+        """
+        if not self._weights:
+            raise EngineError(
+                "the cross-encoder's training diverged: its loss on held-out judgments is not "
+                "a number. Lower model.cross_encoder.rate."
+            )
         self._model.load_state_dict(self._weights)
         return float(self._least)
 

@@ -18,13 +18,14 @@ import pyarrow.compute as pc
 from ssra_engine.config import Config
 from ssra_engine.corpus import Corpus, open_corpus
 from ssra_engine.engines.engine import Engine
+from ssra_engine.errors import DataError
 from ssra_engine.isolation import isolate_failures
 from ssra_engine.judgments import read_split
 from ssra_engine.keys import hash_strings, mix
 from ssra_engine.prompts import TEMPLATES
-from ssra_engine.readers import files_key
+from ssra_engine.readers import blank, files_key
 from ssra_engine.reasons import KEPT, decode_reasons, reason_code
-from ssra_engine.schema import CORPUS, JUDGMENTS, RATIONALES, REJECTED_RATIONALES
+from ssra_engine.schema import CORPUS, RATIONALES, REJECTED_RATIONALES
 from ssra_engine.shards import Shard
 from ssra_engine.stages.filter import document_forms
 from ssra_engine.steps import Progress
@@ -48,6 +49,8 @@ def rationale(
 ) -> Outcome:
     """Give reasons for judged pairs; go on where an earlier call was stopped.
 
+    Judgments that have a reason keep it, and are not asked about.
+
     Args:
         config: the tree; `rationale` says how, and of which split.
         corpus: documents; see `open_corpus`.
@@ -58,14 +61,19 @@ def rationale(
         progress: told what happens, in judgments.
 
     Raises:
-        DataError: a document or a row cannot be used.
+        DataError: a document or a row cannot be used, or no row is in the split.
         ConfigError, EngineError, StoreError: see `fulfil`.
     """
     opened = open_corpus(corpus, limit=config.input.limit, on_error=config.input.on_error)
     opened.check()
     wanted = read_split(judgments, config.grades, "all")["doc_id"].unique()
     documents = _judged_documents(opened, wanted)
-    judged = read_split(judgments, config.grades, "all", doc_ids=documents["doc_id"])
+    judged = read_split(
+        judgments, config.grades, "all", doc_ids=documents["doc_id"], rationales=True
+    )
+    if "rationale" not in judged.column_names:
+        judged = judged.append_column("rationale", pa.nulls(len(judged), pa.string()))
+    _check_split(judged, config.rationale.split, str(judgments[0]))
     rows = judged.combine_chunks().to_batches(max_chunksize=config.output.shard_documents)
     assignment = Assignment(
         name="rationale",
@@ -78,6 +86,17 @@ def rationale(
         inputs=lambda: opened.fingerprint() + files_key(judgments),
     )
     return fulfil(config, assignment, teacher, output, progress)
+
+
+def _check_split(judged: pa.Table, split: str, file: str) -> None:
+    names = pc.unique(judged["split"]).to_pylist()
+    if split not in ("all", *names):
+        raise DataError(
+            f"no row is in the split {split}; the splits are: {', '.join(sorted(names))[:300]}",
+            file=file,
+            column="split",
+            mend="Give one of these, or all",
+        )
 
 
 def _judged_documents(corpus: Corpus, wanted: pa.Array) -> pa.Table:
@@ -119,6 +138,9 @@ def _explain(
     codes = np.full(len(rows), KEPT, np.int8)
     asked = np.full(len(rows), settings.split == "all")
     asked |= pc.equal(rows.column("split"), settings.split).to_numpy(zero_copy_only=False)
+    asked &= np.asarray(
+        pc.fill_null(blank(rows.column("rationale")), True).to_numpy(zero_copy_only=False)
+    )
     if not asked.any():
         return _staged(rows, asked, codes)
     chosen, order = _by_document(rows, asked)
@@ -151,7 +173,7 @@ def _explain(
         rows,
         asked,
         codes,
-        rationale=pc.if_else(pa.array(asked & (codes == KEPT)), written, None),
+        rationale=pc.if_else(pa.array(asked & (codes == KEPT)), written, rows.column("rationale")),
         written=written,
         tokens=pa.array(tokens),
     )
@@ -178,7 +200,7 @@ def _places(about: pa.RecordBatch, chosen: pa.RecordBatch) -> np.ndarray:
 
 def _staged(rows: pa.RecordBatch, asked: np.ndarray, codes: np.ndarray, **known: Any) -> pa.Table:
     known = {
-        **{name: rows.column(name) for name in JUDGMENTS.names},
+        **{name: rows.column(name) for name in RATIONALES.names},
         "keep": pa.array(np.ones(len(rows), bool)),
         "asked": pa.array(asked),
         "reason": decode_reasons(codes),

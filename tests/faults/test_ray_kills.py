@@ -255,7 +255,7 @@ def _failing(how: str, local: bool) -> Roles:
     ("how", "said"),
     [
         ("dies", "the last time its actor failed: Actor"),
-        ("hangs", "the last time its actor was silent for 4 s"),
+        ("hangs", "the last time its actor was silent for 15 s"),
         ("lacks memory", "the last time its actor ran out of memory: Unable to allocate 128. GiB"),
     ],
 )
@@ -263,7 +263,7 @@ def test_a_document_that_no_engine_survives_is_rejected(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, said: str
 ) -> None:
     write_documents(tmp_path / "corpus.arrow", 8)
-    seconds = 4 if how == "hangs" else 600
+    seconds = 15 if how == "hangs" else 600
     # One at a time, so that no other document waits at an actor that this one takes along.
     runner = {"batch_seconds": seconds, "retries": 1, "shards_at_once": 1}
     (tmp_path / "config.yaml").write_text(json.dumps({"runner": runner}))

@@ -114,6 +114,38 @@ def test_shards_change_nothing_and_held_out_rows_can_be_asked_too(tmp_path: Path
     assert "rationale" not in read_split([parts.table], (0, 1, 2, 3), "all").column_names
 
 
+def test_reasons_that_are_there_stay_and_only_the_others_are_asked_for(tmp_path: Path) -> None:
+    rows = _judgments(40)
+    for number in (0, 1, 6):
+        rows[number]["rationale"] = f"by hand {number}"
+    corpus = write(pa.table(make_documents(10).to_pydict()), tmp_path / "corpus.jsonl")
+    judgments = write(rows, tmp_path / "judgments.jsonl")
+    teacher = Teacher("parrot", _Parrot)
+    first = rationale(load_config(), [corpus], [judgments], teacher, tmp_path / "out")
+    found = _table(first.table).to_pylist()
+    for number, row in enumerate(found):
+        written = row["split"] == "train" and number != 3
+        expected = f": q{number} |" if written else None
+        if number in (0, 1, 6):
+            assert row["rationale"] == f"by hand {number}"
+        elif expected is None:
+            assert row["rationale"] is None, row
+        else:
+            assert expected in row["rationale"]
+    config = load_config(overrides={"rationale.split": "dev"})
+    then = rationale(config, [corpus], [first.table], teacher, tmp_path / "then")
+    again = _table(then.table).to_pylist()
+    for before, after in zip(found, again, strict=True):
+        if before["split"] == "train":
+            assert after == before
+    assert sum(row["rationale"] is not None for row in again) > 40 - 5
+
+
+def test_a_split_that_no_row_is_in_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no row is in the split tarin; the splits are: dev, train"):
+        _explain(tmp_path, rationale__split="tarin")
+
+
 def test_a_judgment_of_an_unknown_document_is_refused(tmp_path: Path) -> None:
     corpus = write([{"doc_id": "a", "title": "x"}], tmp_path / "corpus.jsonl")
     rows = [{"query": "q", "doc_id": name, "grade": 1} for name in ("a", "b")]
