@@ -19,10 +19,12 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from ssra_engine.audit import read_audit
+from ssra_engine.content import content_key
 from ssra_engine.durable import put_folder, writing
 from ssra_engine.errors import StoreError
 from ssra_engine.evaluation.outputs import Outputs, open_outputs
 from ssra_engine.held_out import score_judgments
+from ssra_engine.manifest import MANIFEST
 from ssra_engine.scored import Scored, read_scored, take_rows
 from ssra_engine.stages.accept import choose, estimate
 
@@ -166,7 +168,8 @@ def _write(
 
 
 def _fill(folder: Path, outputs: Outputs, rows: np.ndarray, report: Mapping[str, Any]) -> None:
-    text = json.dumps({"run": str(outputs.folder), **report}, ensure_ascii=False, indent=1)
+    told = {"run": str(outputs.folder), "run_key": content_key(outputs.folder / MANIFEST), **report}
+    text = json.dumps(told, ensure_ascii=False, indent=1)
     with writing(folder):
         for number, table in enumerate(take_rows(outputs, rows)):
             pq.write_table(table, folder / f"part-{number:05}.parquet", compression="zstd")

@@ -106,6 +106,7 @@ def _audited_wrong(scored: Scored, audit: Path) -> np.ndarray:
 def test_the_report_is_beside_the_rows(out: Path, audit: Path, tmp_path: Path) -> None:
     report = accept_audited(out, Terms(0.9), audit, tmp_path / "accepted")
     written = json.loads((tmp_path / "accepted/report.json").read_text())
+    assert len(written.pop("run_key")) == 32
     assert written == {"run": str(out), **report}
     assert written["promise"] is True
     assert (written["min_precision"], written["confidence"], written["jointly"]) == (0.9, 0.95, 0)

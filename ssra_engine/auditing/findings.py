@@ -15,9 +15,11 @@ from ssra_engine.audit import NO_GRADE, read_audit
 from ssra_engine.auditing.agreement import Graded, between_annotators, with_labels
 from ssra_engine.auditing.answers import read_answers
 from ssra_engine.auditing.book import ANSWERS_FILE, desks_of
+from ssra_engine.content import content_key
 from ssra_engine.errors import DataError
 from ssra_engine.evaluation.outputs import Outputs
-from ssra_engine.scored import Scored, read_scored, take_rows
+from ssra_engine.manifest import MANIFEST
+from ssra_engine.scored import read_scored, take_rows
 
 __all__ = ["acceptances_of", "audit_of"]
 
@@ -63,16 +65,14 @@ def acceptances_of(outputs: Outputs, given: Sequence[str | Path] = ()) -> list[d
 
     Raises:
         DataError: one that is given is not the output of `accept` for this run.
-        StoreError: a part of the run is damaged.
     """
     folders = [Path(folder) for folder in given] or [_ACCEPTED]
     if not given and not _ACCEPTED.exists():
         return []
-    scored = read_scored(outputs)
     found = []
     for folder in folders:
         try:
-            found.append(_read_acceptance(outputs, scored, folder))
+            found.append(_read_acceptance(outputs, folder))
         except DataError:
             if given:
                 raise
@@ -108,18 +108,16 @@ def _read_audit(outputs: Outputs, path: Path) -> dict[str, Any]:
     }
 
 
-def _read_acceptance(outputs: Outputs, scored: Scored, folder: Path) -> dict[str, Any]:
+def _read_acceptance(outputs: Outputs, folder: Path) -> dict[str, Any]:
     path = folder / "report.json"
     mend = f"Give the folder that `ssra-engine accept {outputs.folder}` wrote"
     try:
         report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        kept = {int(target): row["kept"] for target, row in report["grades"].items()}
-        promised = bool(report["promise"])
+        key, _, promised = report.pop("run_key"), report.pop("run"), bool(report["promise"])
     except OSError as error:
         raise DataError(f"cannot be read: {error}", file=str(path), mend=mend) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError("not a report of accept", file=str(path), mend=mend) from error
-    mine = {t: int((scored.kept & (scored.target == t)).sum()) for t in outputs.config.targets}
-    if kept != mine:
+    if key != content_key(outputs.folder / MANIFEST):
         raise DataError("it is about another run", file=str(path), mend=mend)
     return {**report, "promise": promised, "file": folder.name}

@@ -117,6 +117,11 @@ def test_defaults_are_taken_only_where_they_are_of_the_run(
     assert mine is not None
     assert mine["labelled"] == len(labelled[1])
     (accepted,) = acceptances_of(outputs)
+    assert not {"run", "run_key"} & accepted.keys()
+    text = Path("accepted/report.json").read_text()
+    key = json.loads(text)["run_key"]
+    Path("foreign").mkdir()
+    Path("foreign/report.json").write_text(text.replace(key, key[::-1]))
     assert accepted["grades"] == json.loads(json.dumps(report["grades"]))
     assert audit_of(other) is None
     assert acceptances_of(other) == []
@@ -124,6 +129,7 @@ def test_defaults_are_taken_only_where_they_are_of_the_run(
         lambda: audit_of(other, "audit.csv"),
         lambda: acceptances_of(other, ["accepted"]),
         lambda: acceptances_of(outputs, ["other"]),
+        lambda: acceptances_of(outputs, ["foreign"]),
     ):
         _refused(wrong)
 
