@@ -10,7 +10,12 @@ from torch import nn
 
 from ssra_engine.engines.token_tree import TreeLayout, TreeTokens, additive
 from ssra_engine.engines.tree_attention import ATTENTION, TreeCache
-from ssra_engine.engines.tree_model import TreeModel, attention_windows, probe_prompts
+from ssra_engine.engines.tree_model import (
+    TreeModel,
+    attention_windows,
+    probe_prompts,
+    usable_context,
+)
 
 __all__ = ["CausalTreeModel", "PickingHead", "plain_logits"]
 
@@ -32,7 +37,7 @@ class CausalTreeModel(TreeModel[TreeCache]):
             str(config.model_type),
             dtype=model.dtype,
             vocabulary=config.vocab_size,
-            context=getattr(config, "max_position_embeddings", None),
+            context=usable_context(config),
             windows=attention_windows(config),
         )
         self.model = model

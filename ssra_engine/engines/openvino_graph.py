@@ -31,7 +31,7 @@ from ssra_engine.durable import locked, put_folder, writing
 from ssra_engine.engines.causal_lm import PickingHead, plain_logits
 from ssra_engine.engines.checkpoint import cache_folder
 from ssra_engine.engines.torch_engine import end_ids, model_size
-from ssra_engine.engines.tree_model import attention_windows
+from ssra_engine.engines.tree_model import attention_windows, usable_context
 from ssra_engine.errors import EngineError
 from ssra_engine.models.backbone import load_backbone
 
@@ -102,7 +102,7 @@ def export_graph(
             name=str(config.model_type),
             size=model_size(network),
             vocabulary=config.vocab_size,
-            context=getattr(config, "max_position_embeddings", None),
+            context=usable_context(config),
             windows=attention_windows(config),
             end_ids=end_ids(network, tokenizer),
         )

@@ -12,7 +12,7 @@ from ssra_engine.engines.scheduler import Tree
 from ssra_engine.engines.token_tree import TreeLayout, TreeTokens, additive, lay_out
 from ssra_engine.errors import EngineError
 
-__all__ = ["KeptColumns", "TreeModel", "attention_windows", "probe_prompts"]
+__all__ = ["KeptColumns", "TreeModel", "attention_windows", "probe_prompts", "usable_context"]
 
 _PROBE_TRUNK = 6
 
@@ -135,6 +135,26 @@ def probe_prompts(vocabulary: int) -> list[list[int]]:
     """Two prompts that begin alike and differ in length."""
     ids = [(7 * i + 11) % vocabulary for i in range(24)]
     return [ids[:12], ids[:_PROBE_TRUNK] + ids[14:24]]
+
+
+def usable_context(config: Any) -> int | None:
+    """Positions that a model takes; None for no limit.
+
+    Longrope has other rotary factors for all prompts of a batch as soon as one of them is longer
+    than the original context; so that a prompt does not depend on its neighbours, none may be.
+
+    Args:
+        config: of the language model, as transformers reads it.
+    """
+    limit: int | None = getattr(config, "max_position_embeddings", None)
+    parameters = getattr(config, "rope_parameters", None) or {}
+    for rope in (parameters, *(part for part in parameters.values() if isinstance(part, dict))):
+        if rope.get("rope_type") == "longrope":
+            original = rope.get("original_max_position_embeddings") or getattr(
+                config, "original_max_position_embeddings", None
+            )
+            limit = min((n for n in (limit, original) if n is not None), default=None)
+    return limit
 
 
 def attention_windows(config: Any) -> dict[str, int]:

@@ -21,6 +21,7 @@ from transformers import (
     GraniteConfig,
     MambaConfig,
     MistralConfig,
+    Phi3Config,
     Qwen3Config,
 )
 
@@ -240,3 +241,22 @@ def test_generation_may_end_between_batches(llama_folder: Path) -> None:
     rows = engine.generate_batches(batches(), Sampling(max_new_tokens=2))
     next(rows)
     assert read == [0]
+
+
+def test_with_longrope_too_no_prompt_changes_its_neighbours(
+    save_random: Callable[[Any], Path],
+) -> None:
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "factor": 8.0}
+    rope |= {"short_factor": [1.0] * 8, "long_factor": [2.0] * 8}
+    config = Phi3Config(
+        **sizes(num_key_value_heads=2, max_position_embeddings=512),
+        original_max_position_embeddings=64,
+        rope_parameters={**rope, "original_max_position_embeddings": 64},
+    )
+    engine = load_engine(save_random(config), dtype="float32")
+    short = Request("T:fox\n", "Q:fox\nG:")
+    alone = engine.label_logits([short], [5, 6])
+    for words in (8, 200):  # a document of 200 words is cut to what fits
+        other = Request("T:" + "fox " * words + "\n", "Q:fox\nG:")
+        beside = engine.label_logits([short, other], [5, 6])[:1]
+        np.testing.assert_allclose(beside, alone, atol=1e-5)
