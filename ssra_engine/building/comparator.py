@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ from ssra_engine.building.data import BuildData
 from ssra_engine.building.fingerprint import comparator_parts
 from ssra_engine.building.task import Task
 from ssra_engine.config import Config
-from ssra_engine.durable import writing
 from ssra_engine.errors import ConfigError
 
 __all__ = ["check_pairs", "make_comparator"]
@@ -48,12 +46,8 @@ def make_comparator(task: Task, backbone: Path) -> dict[str, Any]:
     from ssra_engine.models.backbone import load_backbone, save_backbone
     from ssra_engine.models.comparator import judged_pairs, train_comparator
 
-    if task.there is not None and task.keeps(comparator_parts):
-        task.steps.begin("keep the comparator", 0, 0)
-        with writing(task.folder):
-            shutil.copytree(task.there.folder / "comparator", task.folder / "comparator")
-        kept: dict[str, Any] = task.there.manifest["figures"]["comparator"]
-        return kept
+    if task.keeps(comparator_parts):
+        return task.take_over("comparator", "the comparator")
     task.steps.begin("train the comparator", 0, 0)
     config, model = task.config, task.config.model
     network, tokenizer = load_backbone(backbone)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from ssra_engine.building.backbone import question_encoder
 from ssra_engine.building.data import template_name
 from ssra_engine.building.fingerprint import score_model_parts
 from ssra_engine.building.task import Task
-from ssra_engine.durable import writing
 from ssra_engine.engine_folder import engine_options, open_score_model
 from ssra_engine.prompts import TEMPLATES
 from ssra_engine.stages.annotate import score_requests
@@ -33,12 +31,8 @@ def make_score_model(task: Task, backbone: Path) -> dict[str, Any]:
     Raises:
         EngineError: the backbone, or the encoder of a cross-encoder, cannot be read.
     """
-    if task.there is not None and task.keeps(score_model_parts):
-        task.steps.begin("keep the score model", 0, 0)
-        with writing(task.folder):
-            shutil.copytree(task.there.folder / "score", task.folder / "score")
-        kept: dict[str, Any] = task.there.manifest["figures"]["score"]
-        return kept
+    if task.keeps(score_model_parts):
+        return task.take_over("score", "the score model")
     task.steps.begin("train the score model", 0, 0)
     if task.config.model.score_model == "cross-encoder":
         return _train_cross_encoder(task)

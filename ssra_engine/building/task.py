@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from ssra_engine.building.data import BuildData
 from ssra_engine.config import Config
+from ssra_engine.durable import writing
 from ssra_engine.engine_folder import Engines
 from ssra_engine.steps import Progress
 
@@ -40,3 +42,12 @@ class Task:
         if self.there is None:
             return False
         return parts(self.there.manifest["fingerprint"]) == parts(self.fingerprint)
+
+    def take_over(self, role: str, name: str) -> dict[str, Any]:
+        """Copy the model of a role that `keeps` has found to be the same; its figures."""
+        assert self.there is not None
+        self.steps.begin(f"keep {name}", 0, 0)
+        with writing(self.folder):
+            shutil.copytree(self.there.folder / role, self.folder / role)
+        figures: dict[str, Any] = self.there.manifest["figures"][role]
+        return figures

@@ -8,8 +8,7 @@ The worker gets token ids and gives back logits of labels, or tokens with their 
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +16,11 @@ import numpy as np
 import pyarrow as pa
 
 from ssra_engine.engines.checkpoint import prepare_checkpoint
-from ssra_engine.engines.completions import (
-    Draws,
-    check_sampling,
-    completion_rows,
-    distinct_columns,
-    plan_draws,
-)
+from ssra_engine.engines.completions import Draws
 from ssra_engine.engines.decoding import Decoded
-from ssra_engine.engines.engine import Engine, Sampling, scored_schema
-from ssra_engine.engines.scheduler import Prompts, Tree, grow_trees, read_prompts
+from ssra_engine.engines.engine import Sampling
+from ssra_engine.engines.prompt_engine import PromptEngine
+from ssra_engine.engines.scheduler import Prompts, Tree, grow_trees
 from ssra_engine.engines.stopping import StopRules
 from ssra_engine.engines.worker_process import WorkerLimits, WorkerProcess
 from ssra_engine.engines.workers import serve
@@ -41,7 +35,7 @@ _MOST_CONTEXT = 8192
 _TOKENS = pa.list_(pa.int32())
 
 
-class WorkerEngine(Engine):
+class WorkerEngine(PromptEngine):
     """A causal language model in a worker process. Backends are subclasses with a `name`.
 
     Args:
@@ -91,7 +85,6 @@ class WorkerEngine(Engine):
         batch_seconds: float = WorkerLimits.batch_seconds,
         restarts: int = WorkerLimits.restarts,
     ) -> None:
-        super().__init__()
         if batch_tokens < 1:
             raise EngineError(f"batch_tokens must be at least 1, got {batch_tokens}.")
         if dtype not in ("auto", "float32", "bfloat16"):
@@ -101,14 +94,15 @@ class WorkerEngine(Engine):
             folder, adapter=adapter, dtype=dtype, trust_remote_code=trust_remote_code
         )
         config, tokenizer = _open_tokenizer(checkpoint, trust_remote_code)
-        self._tokens = PromptTokens(tokenizer, max_document_tokens)
-        self._end_ids = _end_ids(checkpoint, config, tokenizer)
-        self._vocabulary = max(int(config.vocab_size), self._tokens.vocabulary)
+        super().__init__(
+            PromptTokens(tokenizer, max_document_tokens),
+            _end_ids(checkpoint, config, tokenizer),
+            int(config.vocab_size),
+        )
         limit = getattr(config, "max_position_embeddings", None) or _MOST_CONTEXT
         self._context: int = min(limit, max_context_tokens or _MOST_CONTEXT)
         places = min(limit, self._context + self.scoring_draws)
         self._scoring_reserve = self._context + self.scoring_draws - places
-        self._pieces: list[str] = []
         self._process = WorkerProcess(
             self.name,
             [str(python or sys.executable), str(Path(serve.__file__)), self.name],
@@ -140,61 +134,33 @@ class WorkerEngine(Engine):
         """End the worker."""
         self._process.close()
 
-    def score_batches(
-        self, batches: Iterable[pa.RecordBatch], labels: Sequence[str | int]
-    ) -> Iterator[pa.RecordBatch]:
-        """See `Engine.score_batches`. Logits are those of the labels up to a constant of the row.
+    def distinct_scores(
+        self, prompts: Prompts, request: np.ndarray, label_ids: list[int]
+    ) -> np.ndarray:
+        """See `PromptEngine.distinct_scores`; up to a constant of the row.
 
         Raises:
             EngineGoneError: the worker cannot be started again.
             EngineError: also, it failed more often than it may.
         """
-        label_ids = self._tokens.label_ids(labels)
-        for batch in batches:
-            started = time.perf_counter()
-            logits = self._score(read_prompts(batch, self._tokens), label_ids)
-            self.stats.requests += batch.num_rows
-            self.stats.seconds += time.perf_counter() - started
-            values = pa.FixedSizeListArray.from_arrays(pa.array(logits.ravel()), len(labels))
-            yield pa.RecordBatch.from_arrays([values], schema=scored_schema(len(labels)))
-
-    def generate_batches(
-        self, batches: Iterable[pa.RecordBatch], sampling: Sampling
-    ) -> Iterator[pa.RecordBatch]:
-        """See `Engine.generate_batches`.
-
-        Raises:
-            EngineGoneError: the worker cannot be started again.
-            EngineError: also, it failed more often than it may.
-        """
-        check_sampling(sampling)
-        for batch in batches:
-            started = time.perf_counter()
-            prompts = read_prompts(batch, self._tokens)
-            draws = plan_draws(prompts, batch.column("seed").to_numpy().astype(np.uint64), sampling)
-            rules = self._stop_rules(sampling.stop)
-            decoded = self._complete(prompts, draws, sampling, rules)
-            rows = completion_rows(decoded, draws, rules, self._tokens)
-            self.stats.requests += batch.num_rows
-            self.stats.seconds += time.perf_counter() - started
-            yield rows
-
-    def _score(self, prompts: Prompts, label_ids: list[int]) -> np.ndarray:
-        """float32[R, L]."""
-        first, again = distinct_columns(np.stack([prompts.prefix, prompts.suffix]))
-        logits = np.empty((len(first), len(label_ids)), np.float32)
+        logits = np.empty((len(request), len(label_ids)), np.float32)
         about = {"call": "score", "label_ids": label_ids}
         schema = serve.scores_schema(len(label_ids))
-        for branch, message in self._messages(prompts, first, None, self._scoring_reserve):
+        for branch, message in self._messages(prompts, request, None, self._scoring_reserve):
             answer = self._process.ask(about, message, schema)
             values = answer.column("logits").flatten().to_numpy(zero_copy_only=False)
             logits[branch] = values.reshape(len(branch), len(label_ids))
-        scores: np.ndarray = logits[again]
-        return scores
+        return logits
 
-    def _complete(
+    def complete_prompts(
         self, prompts: Prompts, draws: Draws, sampling: Sampling, rules: StopRules
     ) -> Decoded:
+        """See `PromptEngine.complete_prompts`.
+
+        Raises:
+            EngineGoneError: the worker cannot be started again.
+            EngineError: also, it failed more often than it may.
+        """
         decoded = Decoded.empty(len(draws.request), sampling.max_new_tokens)
         settings = {
             "max_new_tokens": sampling.max_new_tokens,
@@ -209,7 +175,6 @@ class WorkerEngine(Engine):
             answer = self._process.ask(about, message, serve.COMPLETIONS)
             _take(answer, branch, decoded)
         _end(decoded, rules, sampling.min_new_tokens)
-        self.stats.generated_tokens += int(decoded.length.sum())
         return decoded
 
     def _messages(
@@ -217,9 +182,7 @@ class WorkerEngine(Engine):
     ) -> Iterator[tuple[np.ndarray, pa.RecordBatch]]:
         """Branches and their prompts, those of one document side by side."""
         trees = grow_trees(prompts, request, self._context, reserve)
-        total = prompts.tokens()
-        self.stats.prompt_tokens += total
-        self.stats.shared_tokens += total - sum(len(t.prefix) + t.suffix_tokens for t in trees)
+        self._count(prompts, trees)
         part: list[Tree] = []
         for tree in trees:
             if part and sum(len(t.branch) for t in part) + len(tree.branch) > _MESSAGE_PROMPTS:
@@ -228,12 +191,6 @@ class WorkerEngine(Engine):
             part.append(tree)
         if part:
             yield _message(part, keys)
-
-    def _stop_rules(self, stop: tuple[str, ...]) -> StopRules:
-        if stop and not self._pieces:
-            self._pieces = self._tokens.pieces()
-        pieces = self._pieces if stop else ()
-        return StopRules(self._tokens, pieces, self._end_ids, stop, self._vocabulary)
 
 
 def _message(trees: list[Tree], keys: np.ndarray | None) -> tuple[np.ndarray, pa.RecordBatch]:
