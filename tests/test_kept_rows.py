@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from alike_engine import AlikeEngine
 from documents import make_documents, write_documents
 
 from ssra_engine.building.data import read_data
 from ssra_engine.config import load_config
 from ssra_engine.corpus import open_corpus
-from ssra_engine.engines.engine import Engine, Sampling
+from ssra_engine.engines.engine import Engine
 from ssra_engine.engines.fake import FakeEngine
 from ssra_engine.keys import normalise
 from ssra_engine.roles import Roles, fake_roles
@@ -107,31 +107,11 @@ def test_a_round_teaches_what_it_kept_and_nothing_else(
     assert len(_rows(out / f"rounds/{number}/rejected")) > 50, "the filters had work"
 
 
-_STEMS = ("alphabet", "bicycles", "chestnut", "dolphins")
-
-
-class _Alike(FakeEngine):
-    """Writes queries that differ in one character of many, and some that are the same."""
-
-    def generate_batches(
-        self, batches: Iterable[pa.RecordBatch], sampling: Sampling
-    ) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            (rows,) = super().generate_batches([batch], sampling)
-            seeds = batch.column("seed").to_pylist()
-            texts = [
-                f"{_STEMS[seed % 4]} one after another in snow{'abcd'[seed >> 62]}"
-                for seed in seeds
-            ]
-            place = rows.schema.get_field_index("text")
-            yield rows.set_column(place, "text", pa.array(texts)).cast(rows.schema)
-
-
 def _written_by(engine: Engine) -> Roles:
     return dataclasses.replace(fake_roles((0, 1, 2, 3)), open_query=lambda _: engine)
 
 
-@pytest.mark.parametrize("engine", [FakeEngine(), _Alike()])
+@pytest.mark.parametrize("engine", [FakeEngine(), AlikeEngine(2)])
 def test_a_cell_that_the_filters_left_short_was_asked_in_every_wave(
     tmp_path: Path, engine: Engine
 ) -> None:
@@ -151,7 +131,7 @@ def test_a_cell_that_the_filters_left_short_was_asked_in_every_wave(
     assert len(short) > 3
     assert all(asked[cell] >= 2 + 3 for cell in short)
     assert max(kept.values()) == 2
-    if isinstance(engine, _Alike):
+    if isinstance(engine, AlikeEngine):
         assert Counter(row["reason"] for row in rejected)["near_duplicate"] > 0
 
 
@@ -164,7 +144,7 @@ def test_without_the_score_filter_a_query_of_a_document_still_has_one_target(
         "filter__comparator": "none",
         "filter__near_duplicates": "none",
     }
-    out = _run(tmp_path, _written_by(_Alike()), **settings)
+    out = _run(tmp_path, _written_by(AlikeEngine(2)), **settings)
     rows = _rows(out / "synthetic", out / "rejected")
     pairs = {(row["doc_id"], row["query"], row["target"]) for row in rows}
     assert len(pairs) > len({pair[:2] for pair in pairs}), "the engine repeats itself"

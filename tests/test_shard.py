@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from alike_engine import AlikeEngine
 from documents import make_documents
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -199,30 +200,11 @@ def test_a_repeated_query_is_kept_once_at_the_grade_it_has() -> None:
     assert Counter(row["reason"] for row in rows)["duplicate"] > len(rows) / 2
 
 
-_STEMS = ("alphabet", "bicycles", "chestnut", "dolphins")
-
-
-class _Wordy(FakeEngine):
-    """Writes long queries of which many differ in their last character only."""
-
-    def generate_batches(
-        self, batches: Iterable[pa.RecordBatch], sampling: Sampling
-    ) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            (rows,) = super().generate_batches([batch], sampling)
-            seeds = batch.column("seed").to_pylist()
-            words = [
-                f"{_STEMS[seed % 4]} one after another in snow {seed >> 60:x}" for seed in seeds
-            ]
-            column = rows.schema.get_field_index("text")
-            yield rows.set_column(column, "text", pa.array(words)).cast(rows.schema)
-
-
 def test_near_duplicates_within_a_document_are_rejected() -> None:
     documents = make_documents(60)
     kept: dict[str, int] = {}
     for setting in ("none", "document"):
-        job = _job(4, 3, query=_Wordy(), filter__near_duplicates=setting)
+        job = _job(4, 3, query=AlikeEngine(), filter__near_duplicates=setting)
         table = synthesize_shard(documents, job)
         rows = _kept(table)
         stems = Counter((row["doc_id"], row["query"][:8]) for row in rows)
