@@ -116,7 +116,7 @@ class Corpus:
         """
         held: deque[pa.RecordBatch] = deque()
         rejected: deque[tuple[int, str | None, str]] = deque()  # span, doc_id, message
-        waiting = done = span = 0
+        waiting = held_bytes = done = span = 0
         for piece in self._usable():
             for bad in piece.bad:
                 before = done + waiting + int(np.searchsorted(piece.places, bad.place))
@@ -124,10 +124,12 @@ class Corpus:
                 rejected.append((max(before - 1, 0) // rows, bad.doc_id, str(error)))
             held.append(piece.batch)
             waiting += len(piece.batch)
-            _check_held(held)
+            held_bytes += piece.batch.nbytes
+            _check_held(held_bytes, waiting)
             while waiting > rows:  # and not >=: what is rejected next may belong to this batch
                 yield _take(held, rows), _take_rejected(rejected, span)
                 waiting, done, span = waiting - rows, done + rows, span + 1
+                held_bytes = sum(batch.nbytes for batch in held)
         if waiting or rejected:
             yield _take(held, waiting), _take_rejected(rejected, span)
 
@@ -324,11 +326,11 @@ def _blank_documents(cells: dict[str, pa.Array], alive: np.ndarray) -> np.ndarra
     return left
 
 
-def _check_held(held: deque[pa.RecordBatch]) -> None:
+def _check_held(held_bytes: int, documents: int) -> None:
     """One batch holds at most 2 GiB of text, which is what its offsets can count."""
-    if sum(batch.nbytes for batch in held) > _MOST_BATCH_BYTES:
+    if held_bytes > _MOST_BATCH_BYTES:
         raise DataError(
-            f"{sum(map(len, held))} consecutive documents hold more than 2 GiB of text",
+            f"{documents} consecutive documents hold more than 2 GiB of text",
             mend="Ask for fewer documents at a time (--shard-documents), or cut their texts",
         )
 

@@ -4,6 +4,7 @@ import itertools
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -313,3 +314,28 @@ def test_parquet_rows_read_at_once_follow_their_size(
     sizes = [len(rows) for rows in columnar.columnar_rows(source, None)]
     assert sum(sizes) == 300
     assert max(sizes) * 50_000 <= columnar._PIECE_BYTES
+
+
+def test_small_batches_are_read_together(tmp_path: Path) -> None:
+    ids = [f"d{i}" for i in range(3000)]
+    sizes = [1] * 1000 + [1500] + [2] * 250
+    ends = np.cumsum(sizes)
+    path = tmp_path / "c.arrow"
+    schema = pa.schema({"doc_id": pa.string(), "title": pa.dictionary(pa.int8(), pa.string())})
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as stream:
+        for start, end in zip(ends - sizes, ends, strict=True):
+            # Each batch has a dictionary of its own; together they outgrow an int8.
+            own = pa.DictionaryArray.from_arrays(
+                pa.array([0] * (end - start), pa.int8()), [f"t{start}"]
+            )
+            stream.write_batch(pa.record_batch([ids[start:end], own], schema=schema))
+    (source,) = find_sources([path])
+    pieces = list(columnar.columnar_rows(source, ["doc_id"]))
+    assert len(pieces) < 10
+    assert np.concatenate([piece.places for piece in pieces]).tolist() == list(range(3000))
+    read = open_corpus([path]).table()
+    assert read["doc_id"].to_pylist() == ids
+    titles = [
+        f"t{start}" for start, size in zip(ends - sizes, sizes, strict=True) for _ in range(size)
+    ]
+    assert read["title"].to_pylist() == titles

@@ -27,6 +27,9 @@ __all__ = ["columnar_rows", "columnar_schema"]
 # Few enough that repeated long cells, which Parquet stores once, do not add up.
 _PIECE_ROWS = 1 << 14
 _PIECE_BYTES = 64 << 20
+# Smaller batches are joined: a piece costs about a millisecond, however few rows it has.
+_SMALL_ROWS = 1 << 10
+_SMALL_BYTES = 1 << 20
 
 
 def columnar_schema(source: Source) -> pa.Schema:
@@ -46,8 +49,7 @@ def columnar_rows(source: Source, columns: Collection[str] | None) -> Iterator[R
     schema = columnar_schema(source)
     kinds = dict(zip(schema.names, schema.types, strict=True))
     place = 0
-    for batch in _batches(source, columns):
-        batch.validate()
+    for batch in _joined(_batches(source, columns)):
         rows = _rows_within(_PIECE_BYTES, batch.nbytes, batch.num_rows)
         for column in batch.columns:
             rows = min(rows, max(1, _PIECE_BYTES // _longest(column)))
@@ -59,6 +61,34 @@ def columnar_rows(source: Source, columns: Collection[str] | None) -> Iterator[R
                 np.arange(place, place + piece.num_rows, dtype=np.int64),
             )
             place += piece.num_rows
+
+
+def _joined(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The same rows, validated, in fewer batches where neighbours are small."""
+    held: list[pa.RecordBatch] = []
+    rows = size = 0
+    for batch in batches:
+        batch.validate()
+        small = batch.num_rows < _SMALL_ROWS and batch.nbytes < _SMALL_BYTES
+        if held and (not small or rows >= _SMALL_ROWS or size >= _SMALL_BYTES):
+            yield from _concatenated(held)
+            held, rows, size = [], 0, 0
+        if not small:
+            yield batch
+            continue
+        held.append(batch)
+        rows, size = rows + batch.num_rows, size + batch.nbytes
+    yield from _concatenated(held)
+
+
+def _concatenated(batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
+    """One batch, or the same ones where their dictionaries do not fit one index type."""
+    if len(batches) < 2:
+        return batches
+    try:
+        return [pa.concat_batches(batches)]
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return batches
 
 
 def _as_stored(column: pa.Array, kind: pa.DataType) -> pa.Array:
