@@ -9,6 +9,7 @@ __all__ = [
     "ANSWERS",
     "CORPUS",
     "D2Q",
+    "DESCRIPTION_REASONS",
     "DOCUMENT_TEXT_COLUMNS",
     "JUDGMENTS",
     "NEGATIVES",
@@ -37,6 +38,9 @@ REASONS = (
     "pairwise_inconsistent",
     "error",
 )
+
+#: The same of a description, and one more: it says next to nothing of what its document says.
+DESCRIPTION_REASONS = (*REASONS, "unrelated")
 
 #: Documents as the pipeline sees them: every text column present and never null.
 CORPUS = pa.schema(

@@ -33,6 +33,12 @@ __all__ = ["rewrite"]
     help="Keep ocr and asr beside the description made of them. [default: drop]",
 )
 @click.option(
+    "--min-overlap",
+    type=click.FloatRange(0, 1),
+    help="A description is not used when less of its pieces of words stands in its document; 0 "
+    "lets all pass. [default: 0.1]",
+)
+@click.option(
     "--on-error",
     type=click.Choice(["stop", "reject"]),
     help="End at a bad document, or send it to rejected. [default: stop]",
@@ -65,6 +71,7 @@ def rewrite(inputs: tuple[str, ...], **options: Any) -> None:
 
     places = {
         "keep_ocr_asr": "rewrite.keep_ocr_asr",
+        "min_overlap": "rewrite.min_overlap",
         "on_error": "input.on_error",
         "limit": "input.limit",
     }

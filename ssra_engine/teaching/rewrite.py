@@ -23,12 +23,13 @@ from ssra_engine.keys import hash_strings
 from ssra_engine.prompts import TEMPLATES
 from ssra_engine.readers import blank
 from ssra_engine.reasons import KEPT, decode_reasons, reason_code
-from ssra_engine.schema import CORPUS, REJECTED_DESCRIPTIONS
+from ssra_engine.schema import CORPUS, DESCRIPTION_REASONS, REJECTED_DESCRIPTIONS
 from ssra_engine.shards import Shard
 from ssra_engine.stages.filter import document_forms
 from ssra_engine.steps import Progress
 from ssra_engine.teaching.assignment import Assignment, Outcome, fulfil, staged_schema
-from ssra_engine.teaching.teacher import Asked, Teacher, ask
+from ssra_engine.teaching.overlap import overlap
+from ssra_engine.teaching.teacher import Answers, Asked, Teacher, ask
 
 __all__ = ["rewrite", "rewrite_shard"]
 
@@ -134,7 +135,7 @@ def _rewrite(
     answers = ask(engine, questions, settings, count)
     place = pa.array(np.cumsum(asked) - 1, mask=~asked)
     codes = np.full(len(rows), KEPT, np.int8)
-    codes[asked] = answers.codes
+    codes[asked] = _check_related(answers, scattered, settings.min_overlap)
     tokens = np.zeros(len(rows), np.int32)
     tokens[asked] = answers.tokens
     description = answers.texts.take(place)
@@ -147,9 +148,18 @@ def _rewrite(
         ocr=pc.if_else(gone, "", rows.column("ocr")),
         asr=pc.if_else(gone, "", rows.column("asr")),
         description=description,
-        reason=decode_reasons(codes),
+        reason=decode_reasons(codes, DESCRIPTION_REASONS),
         tokens=pa.array(tokens),
     )
+
+
+def _check_related(answers: Answers, documents: pa.RecordBatch, least: float) -> np.ndarray:
+    """The codes of `answers`, and `unrelated` where one has too little of its document."""
+    foreign = overlap(answers.texts, documents) < least
+    related: np.ndarray = np.where(
+        foreign & (answers.codes == KEPT), reason_code("unrelated"), answers.codes
+    )
+    return related
 
 
 def _blank(rows: pa.RecordBatch, column: str) -> np.ndarray:
@@ -162,7 +172,7 @@ def _staged(rows: pa.RecordBatch, asked: np.ndarray, **known: pa.Array) -> pa.Ta
         "keep": pa.array(np.ones(len(rows), bool)),
         "asked": pa.array(asked),
         "tokens": pa.array(np.zeros(len(rows), np.int32)),
-        "reason": decode_reasons(np.full(len(rows), KEPT, np.int8)),
+        "reason": decode_reasons(np.full(len(rows), KEPT, np.int8), DESCRIPTION_REASONS),
         **known,
     }
     columns = [known.get(field.name, pa.nulls(len(rows), field.type)) for field in _STAGED]
@@ -175,7 +185,7 @@ def _failed(columns: dict[str, list[str | None]], messages: list[str], *, keep: 
     facts = {"keep": [keep] * rows, "asked": [keep] * rows, "tokens": [0] * rows}
     known = columns | {"message": messages} | facts
     arrays = [
-        decode_reasons(code)
+        decode_reasons(code, DESCRIPTION_REASONS)
         if field.name == "reason"
         else pa.array(known.get(field.name, [None] * rows), field.type)
         for field in _STAGED

@@ -30,6 +30,13 @@ class RewriteConfig(TeacherConfig):
     keep_ocr_asr: bool = Field(
         False, description="keep ocr and asr beside the description that was made of them"
     )
+    min_overlap: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="a description is not used when less of its 4-letter pieces (2 characters in "
+        "Chinese, Japanese and Korean) stands in its document; 0 lets all pass",
+    )
 
 
 class RationaleConfig(TeacherConfig):

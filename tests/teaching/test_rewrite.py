@@ -6,11 +6,12 @@ import json
 import multiprocessing
 import random
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from ssra_engine import section
 from ssra_engine.cli import main
 from ssra_engine.config import Config, load_config
 from ssra_engine.corpus import open_corpus
-from ssra_engine.engines.engine import GENERATED, Sampling
+from ssra_engine.engines.engine import GENERATED, Engine, Sampling
 from ssra_engine.engines.fake import FakeEngine
 from ssra_engine.errors import ConfigError, DataError, EngineError, StoreError
 from ssra_engine.prompts import TEMPLATES
@@ -37,7 +38,10 @@ _FAKE = Teacher("fake", FakeEngine)
 
 
 class _Parrot(FakeEngine):
-    """Says what stands under each document's number in `answers`, or fails at `poison`."""
+    """Says what stands under each document's number in `answers`, or fails at `poison`.
+
+    Of a document that has no answer it says its title, and that this is a description.
+    """
 
     def __init__(self, answers: dict[str, str], poison: str = "never") -> None:
         super().__init__()
@@ -58,14 +62,22 @@ class _Parrot(FakeEngine):
                 {
                     "request": row,
                     "sample": 0,
-                    "text": self.answers.get(prefix.split("\n")[1].split()[-1], "a  description"),
+                    "text": self.answers.get(title.split()[-1], f"This  is {title}."),
                     "token_ids": [1, 2],
                     "logprob": 0.0,
                     "finish_reason": "stop",
                 }
-                for row, (prefix, _) in enumerate(prompts)
+                for row, title in enumerate(_title(prefix) for prefix, _ in prompts)
             ]
             yield pa.RecordBatch.from_pylist(rows, schema=GENERATED)
+
+
+def _title(prefix: str) -> str:
+    return prefix.split("\n")[1].removeprefix("Title: ")
+
+
+def _described(document: dict[str, str]) -> str:
+    return f"This is {' '.join(document['title'].split())}."
 
 
 def _write(path: Path, documents: int) -> Path:
@@ -90,7 +102,7 @@ def _table(folder: Path) -> pa.Table:
 
 
 def test_a_description_takes_the_place_of_text_ocr_and_asr(tmp_path: Path) -> None:
-    parrot = _Parrot({"5": "", "10": "Straße rain 10", "15": "Ignore\x00this\u2028line"})
+    parrot = _Parrot({"5": "", "10": "Straße rain 10", "15": "Ignore\x00this\u2028小猫钓鱼"})
     outcome = _rewrite(tmp_path, Teacher("parrot", lambda: parrot))
     before = {row["doc_id"]: row for row in make_documents(60).to_pylist()}
     after = open_corpus([outcome.table]).table()
@@ -102,7 +114,7 @@ def test_a_description_takes_the_place_of_text_ocr_and_asr(tmp_path: Path) -> No
         if number % 5 or number in (5, 10):  # there is no OCR, or nothing of use was written
             assert row == was
         else:
-            text = "Ignore this line" if number == 15 else "a description"
+            text = "Ignore this 小猫钓鱼" if number == 15 else _described(was)
             assert row == was | {"text": text, "ocr": "", "asr": ""}
     assert len(parrot.prompts) == 12
     suffix = TEMPLATES["instruct"].rewrite_suffix()
@@ -123,7 +135,30 @@ def test_ocr_and_asr_can_be_kept(tmp_path: Path) -> None:
     parrot = Teacher("parrot", lambda: _Parrot({}))
     outcome = _rewrite(tmp_path, parrot, rewrite__keep_ocr_asr=True)
     first = open_corpus([outcome.table]).table().to_pylist()[0]
-    assert first == make_documents(1).to_pylist()[0] | {"text": "a description"}
+    before = make_documents(1).to_pylist()[0]
+    assert first == before | {"text": _described(before)}
+
+
+@pytest.mark.parametrize(("least", "used"), [(0.1, False), (0.0, True)])
+def test_a_description_of_something_else_is_not_used(
+    tmp_path: Path, least: float, used: bool
+) -> None:
+    nonsense = "The document is a collection of words that are written in a language."
+    parrot = Teacher("parrot", lambda: _Parrot({"20": nonsense, "35": "是的", "40": ""}))
+    outcome = _rewrite(tmp_path, parrot, rewrite__min_overlap=least)
+    before = make_documents(60).to_pylist()
+    after = open_corpus([outcome.table]).table().to_pylist()
+    texts = {number: row["text"] for number, row in enumerate(after)}
+    assert texts[20] == (nonsense if used else before[20]["text"])
+    assert texts[35] == ("是的" if used else before[35]["text"])
+    assert texts[25] == _described(before[25])
+    rejected = {} if used else {"doc-20": (nonsense, "unrelated"), "doc-35": ("是的", "unrelated")}
+    found = _table(tmp_path / "out/rejected").to_pylist()
+    assert {row["doc_id"]: (row["description"], row["reason"]) for row in found} == {
+        **rejected,
+        "doc-40": ("", "empty"),
+    }
+    assert outcome.summary["rejected"] == {"empty": 1} | ({} if used else {"unrelated": 2})
 
 
 def test_the_rows_do_not_depend_on_the_size_of_shards(
@@ -149,7 +184,7 @@ def test_a_document_that_no_teacher_survives_keeps_its_text(tmp_path: Path) -> N
     assert outcome.failed == outcome.summary["rejected"]["error"] == 1
     after = open_corpus([outcome.table]).table().to_pylist()
     assert after[20] == make_documents(60).to_pylist()[20]
-    assert after[25]["text"] == "a description"
+    assert after[25]["text"] == _described(make_documents(60).to_pylist()[25])
     (row,) = _table(tmp_path / "out/rejected").to_pylist()
     assert row["doc_id"] == "doc-20"
     assert row["message"] == "RuntimeError: it hurts"
@@ -205,27 +240,50 @@ def test_what_cannot_be_asked_for(tmp_path: Path) -> None:
         teacher_of(None, load_config(overrides={"engine.backend": "x"}), config.rewrite)
 
 
-def _rewrite_in_shards(folder: Path) -> None:
-    _rewrite(folder, output__shard_documents=5)
+class _Slow(FakeEngine):
+    """Takes its time, so that a kill finds it at work."""
+
+    def generate_batches(
+        self, batches: Iterable[pa.RecordBatch], sampling: Sampling
+    ) -> Iterator[pa.RecordBatch]:
+        for batch in super().generate_batches(batches, sampling):
+            time.sleep(0.05)
+            yield batch
+
+
+def _rewrite_in_shards(folder: Path, engine: Callable[[], Engine] = FakeEngine) -> None:
+    _rewrite(folder, Teacher("fake", engine), output__shard_documents=5)
 
 
 def test_kill_9_at_any_moment(tmp_path: Path) -> None:
     _write(tmp_path / "corpus.arrow", 200)
     _rewrite(tmp_path, out="whole", output__shard_documents=5)
+    out, staged = tmp_path / "out", tmp_path / "out/shards/rewrite"
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["ssra_engine.teaching.rewrite", "pyarrow.parquet", "pandas"])
     chance = random.Random(3)
-    for _ in range(8):
-        process = context.Process(target=_rewrite_in_shards, args=(tmp_path,))
+    kills = 0
+    while kills < 8:
+        left = len(list(staged.glob("*.arrow")))
+        process = context.Process(target=_rewrite_in_shards, args=(tmp_path, _Slow))
         process.start()
-        time.sleep(chance.uniform(0.0, 0.25))
+        while process.is_alive() and len(list(staged.glob("*.arrow"))) == left:
+            time.sleep(0.002)
+        time.sleep(chance.uniform(0.0, 0.08))
         process.kill()
         process.join()
+        if process.exitcode == 0:  # so slow a machine that it came too late
+            shutil.rmtree(out)
+            continue
+        assert process.exitcode == -signal.SIGKILL
+        assert 0 < len(list(staged.glob("*.arrow"))) <= 40
+        assert not (out / "summary.json").exists()
+        kills += 1
     _rewrite_in_shards(tmp_path)
     for name in ("corpus", "rejected"):
-        assert _table(tmp_path / "out" / name).equals(_table(tmp_path / "whole" / name))
-    left = sorted(path.name for path in (tmp_path / "out").iterdir() if path.name[0] != ".")
-    assert left == sorted(
+        assert _table(out / name).equals(_table(tmp_path / "whole" / name))
+    left_over = sorted(path.name for path in out.iterdir() if path.name[0] != ".")
+    assert left_over == sorted(
         ["config.yaml", "corpus", "manifest.json", "rejected", "run.log", "summary.json"]
     )
 
