@@ -98,7 +98,7 @@ def teacher(documents: int, seed: int, noise: float, path: str, output: Path) ->
     made = simulate(documents, seed)
     template = TEMPLATES["plain"]
     prefixes = template.documents(noisy_corpus(made.corpus, noise, seed)).to_pylist()
-    answers = [f" {text}" for text in descriptions(made.corpus)]
+    answers = [f" {text}" for text in descriptions(made.corpus, said=True)]
     tokenizer = train_tokenizer([*prefixes, *answers], config.model.tiny.vocabulary)
     encoder = QuestionEncoder(
         tokenizer,
@@ -197,20 +197,24 @@ def _garble(text: str, noise: float, rng: Random) -> str:
     return "".join(made)
 
 
-def descriptions(corpus: pa.Table) -> list[str]:
-    """The facets of each video in its language."""
-    return [_describe(row) for row in corpus["facets"].to_pylist()]
+def descriptions(corpus: pa.Table, *, said: bool = False) -> list[str]:
+    """The facets of each video in its language: all, or those that its fields say.
+
+    The series of an entity that is said counts as said.
+    """
+    return [_describe(row, said=said) for row in corpus.to_pylist()]
 
 
-def _describe(facets: dict[str, str]) -> str:
+def _describe(video: dict[str, Any], *, said: bool) -> str:
+    facets = video["facets"]
     language = facets["language"]
-    said = [
-        value.forms[language][0]
-        for facet in FACETS
-        for value in VALUES[facet]
-        if value.name == facets[facet]
-    ]
-    return _COMMA[language].join(said)
+    fields = "\n".join(video[name] for name in ("title", "ocr", "asr"))
+    own = {f: v for f in FACETS for v in VALUES[f] if v.name == facets[f]}
+    told = {f for f, v in own.items() if any(form in fields for form in v.forms[language])}
+    told |= {"series"} if "entity" in told else set()
+    return _COMMA[language].join(
+        value.forms[language][0] for facet, value in own.items() if facet in told or not said
+    )
 
 
 def reasons(judgments: pa.Table, corpus: pa.Table) -> list[str | None]:
