@@ -81,7 +81,7 @@ def test_pairs_for_build(tmp_path: Path) -> None:
         ["candidates", "--corpus", str(corpus), "--queries", str(asked), "--output", str(output)],
     )
     assert result.exit_code == 0
-    assert "pairs" in result.stdout
+    assert f"Next: give --pairs {output} to build." in result.stdout.replace("\n", " ")
 
 
 def test_bad_queries(tmp_path: Path) -> None:

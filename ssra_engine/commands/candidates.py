@@ -43,3 +43,4 @@ def candidates(corpus: tuple[str, ...], queries: tuple[str, ...], top: int, outp
     facts = find_candidates(corpus, queries, output, top)
     print_facts(f"Pairs in {output}", facts)
     print_note_if_simulated(corpus)
+    click.echo(f"Next: give --pairs {output} to build.")

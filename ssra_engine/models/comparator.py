@@ -6,9 +6,10 @@ Each pair is asked in both orders, so neither letter is the likelier answer.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -22,8 +23,12 @@ from ssra_engine.stages.compare import preferences
 
 __all__ = ["JudgedPairs", "judged_pairs", "train_comparator"]
 
+_Item = TypeVar("_Item")
+
 # A document with many judged queries has many more pairs of them, which would outweigh the others'.
 _MOST_PER_DOCUMENT = 16
+# Of so many judged queries of a document, evenly chosen over its grades, all pairs are looked at.
+_MOST_QUERIES = 64
 
 
 @dataclass(frozen=True)
@@ -59,16 +64,24 @@ def judged_pairs(rows: pa.Table, grades: int) -> JudgedPairs:
         by_document.setdefault(row["doc_id"], []).append(kept)
     chosen = []
     for judged in by_document.values():
-        pairs = [sorted(pair, key=_grade) for pair in combinations(judged, 2)]
+        few = _evenly(judged, _MOST_QUERIES, key=_grade)
+        pairs = [sorted(pair, key=_grade) for pair in combinations(few, 2)]
         pairs = [pair for pair in pairs if _grade(pair[0]) != _grade(pair[1])]
-        places = np.linspace(0, len(pairs), min(len(pairs), _MOST_PER_DOCUMENT), endpoint=False)
-        chosen += [pairs[int(place)] for place in places]
+        chosen += _evenly(pairs, _MOST_PER_DOCUMENT, key=lambda pair: tuple(map(_grade, pair)))
     return JudgedPairs(
         [worse[0] for worse, _ in chosen],
         [better[1] for _, better in chosen],
         [worse[1] for worse, _ in chosen],
         np.array([worse[2] * grades + better[2] for worse, better in chosen], np.int64),
     )
+
+
+def _evenly(items: list[_Item], most: int, key: Callable[[_Item], Any]) -> list[_Item]:
+    """All items, or `most` of them with each key in its proportion."""
+    if len(items) <= most:
+        return items
+    ordered = sorted(items, key=key)
+    return [ordered[int(place)] for place in np.linspace(0, len(items), most, endpoint=False)]
 
 
 def _grade(row: tuple[str, str, int]) -> int:

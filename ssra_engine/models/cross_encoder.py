@@ -68,8 +68,9 @@ def open_cross_encoder(
     if getattr(model.tokenizer, "pad_token_id", None) is None:
         raise EngineError(f"{folder}: its tokenizer has no padding token; give an encoder.")
     model.tokenizer.split_special_tokens = True
-    if max_tokens is not None:
-        model.max_seq_length = min(max_tokens, model.max_seq_length or max_tokens)
+    most = [number for number in (max_tokens, model.max_seq_length, _positions(model)) if number]
+    if most:
+        model.max_seq_length = min(most)
     return model.eval()
 
 
@@ -112,6 +113,17 @@ def pair_logits(
             inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
             logits[rows] = model.model(**inputs).logits.float().cpu().numpy()
     return logits, int(lengths.sum())
+
+
+def _positions(model: CrossEncoder) -> int | None:
+    """Positions of the encoder, None where it says none; RoBERTa's begin behind the padding's."""
+    for name, module in model.model.named_modules():
+        if name.endswith("embeddings.position_embeddings") and isinstance(
+            module, torch.nn.Embedding
+        ):
+            first = 0 if module.padding_idx is None else module.padding_idx + 1
+            return module.num_embeddings - first
+    return None
 
 
 def _batches(lengths: np.ndarray, batch_tokens: int) -> Iterator[np.ndarray]:

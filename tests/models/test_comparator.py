@@ -55,6 +55,13 @@ def test_a_document_with_many_judgments_gives_a_bounded_number_of_pairs() -> Non
     assert len(judged_pairs(_rows(*few), 4)) == expected
 
 
+def test_all_grades_of_a_document_with_very_many_judgments_are_compared() -> None:
+    judged = [("a", f"q{number}", min(number // 2000, 3)) for number in range(8000)]
+    pairs = judged_pairs(_rows(*judged), 4)
+    assert len(pairs) == 16
+    assert len(set(pairs.kind.tolist())) == 6
+
+
 def test_each_pair_is_asked_in_both_orders(encoder: QuestionEncoder) -> None:
     pairs = judged_pairs(_rows(("a", "x", 1), ("a", "z", 0)), 2)
     worse_first, better_first = comparing._sequences(encoder, pairs, 1.0)
