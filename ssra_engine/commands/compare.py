@@ -67,6 +67,8 @@ def compare(config: Path, output: Path, as_json: bool) -> None:
     print_table(_table(report, "ranking", names, "Ranking of the judged lists"))
     names = tuple(report["methods"][report["reference"]]["pooled"])
     print_table(_table(report, "pooled", names, "Average precision of all pairs together"))
+    for line in _score_models(report):
+        click.echo(line)
     click.echo(f"The whole report is in {output / 'report.json'}")
     print_note_if_simulated(settings.judgments)
 
@@ -87,6 +89,25 @@ def _table(report: Mapping[str, Any], kind: str, names: tuple[str, ...], title: 
         last = "" if difference is None else _cell(difference[names[-1]], "{:+.2f}")
         table.add_row(method["title"], *cells, last)
     return table
+
+
+def _score_models(report: Mapping[str, Any]) -> list[str]:
+    """How good each score model that graded or filtered is; methods share those of a seed."""
+    lines = []
+    for method in report["methods"].values():
+        for seed, held_out in zip(report["settings"]["seeds"], method["score_model"], strict=True):
+            if held_out is None:
+                continue
+            shares = [sum(row) / held_out["rows"] for row in held_out["confusion"]]
+            line = (
+                f"Score model of seed {seed}, on {held_out['rows']:,} held-out judgments: "
+                f"{held_out['accuracy']:.1%} right (always grade "
+                f"{max(range(len(shares)), key=shares.__getitem__)}: {max(shares):.1%}), "
+                f"quadratic kappa {held_out['quadratic_kappa']:.2f}"
+            )
+            if line not in lines:
+                lines.append(line)
+    return lines
 
 
 def _cell(figure: Mapping[str, Any], form: str = "{:.2f}") -> str:

@@ -31,7 +31,7 @@ def compare_methods(
 
     Returns:
         plain JSON values: settings, split, queries, pairs, reference, and methods, by name: title,
-        data (of each seed) and `tables.compare_figures`.
+        data and score_model (of each seed, see `Trial`) and `tables.compare_figures`.
 
     Raises:
         SsraError: as `build`, `run` and `train_embedder` do.
@@ -43,11 +43,14 @@ def compare_methods(
     judged = read_judged(settings.corpus, settings.judgments, grades, settings.split, measuring)
     pipeline = Pipeline(settings, folder, judged, progress)
     figures: dict[str, list[Figures]] = {}
-    data: dict[str, list[dict[str, Any]]] = {}
+    made: dict[str, dict[str, Any]] = {}
     for name in settings.methods:
         trials = [pipeline.trial(name, seed) for seed in settings.seeds]
         figures[name] = [_measure(judged, trial, measuring) for trial in trials]
-        data[name] = [trial.data for trial in trials]
+        made[name] = {
+            "data": [trial.data for trial in trials],
+            "score_model": [trial.score_model for trial in trials],
+        }
     compared = compare_figures(figures, judged.pairs, measuring)
     report = {
         "settings": settings.model_dump(mode="json"),
@@ -56,7 +59,7 @@ def compare_methods(
         "pairs": len(judged.pairs.grade),
         "reference": reference_of(settings.methods),
         "methods": {
-            name: {"title": METHODS[name].title, "data": data[name], **compared[name]}
+            name: {"title": METHODS[name].title, **made[name], **compared[name]}
             for name in settings.methods
         },
     }

@@ -58,11 +58,14 @@ class Trial:
         queries: vectors of the judged queries, float32[Q, D].
         documents: of the judged documents, float32[N, D].
         data: how many pairs of each grade and source the embedder learned from.
+        score_model: quality on held-out judgments (see `score_card`) of the score model that graded
+            or filtered; None where none did, or nothing was held out.
     """
 
     queries: np.ndarray
     documents: np.ndarray
     data: dict[str, Any]
+    score_model: dict[str, Any] | None
 
 
 class Pipeline:
@@ -113,8 +116,13 @@ class Pipeline:
         """
         method = METHODS[name]
         config = adapted(self._config, method, seed)
-        out = None if method.writer is None else self._synthesize(method, config)
-        return self._train(method, seed, out)
+        if method.writer is None:
+            return self._train(method, seed, None, None)
+        engines = self._engines(method, config)
+        out = self._synthesize(method, config, engines)
+        card = read_engines(engines).manifest["figures"]["score"]
+        graded = method.reannotate or method.refine
+        return self._train(method, seed, out, card.get("held_out") if graded else None)
 
     def _engines(self, method: Method, config: Config) -> Path:
         pairs = self._settings.pairs if method.reannotate else ()
@@ -147,9 +155,8 @@ class Pipeline:
                 put_folder(folder, partial(_copy, made))
                 return
 
-    def _synthesize(self, method: Method, config: Config) -> Path | None:
+    def _synthesize(self, method: Method, config: Config, engines: Path) -> Path | None:
         """The folder of a run; None where it kept nothing, which leaves the judgments alone."""
-        engines = self._engines(method, config)
         if self._settings.documents is not None:
             limit = config.input.model_copy(update={"limit": self._settings.documents})
             config = config.model_copy(update={"input": limit})
@@ -162,7 +169,9 @@ class Pipeline:
         result = run(config, self._settings.corpus, roles, folder, self._progress)
         return folder if result.summary["total"]["kept"] else None
 
-    def _train(self, method: Method, seed: int, out: Path | None) -> Trial:
+    def _train(
+        self, method: Method, seed: int, out: Path | None, score_model: dict[str, Any] | None
+    ) -> Trial:
         data = TrainData(self._settings.corpus, self._settings.judgments, self._config.grades, out)
         settings = dataclasses.replace(self._training, seed=seed, binary_labels=method.binary)
         wanted = self._settings.pairs_seen
@@ -174,7 +183,7 @@ class Pipeline:
             settings = dataclasses.replace(settings, epochs=wanted / self._rows(data, settings))
         trained = train_embedder(self._settings.base, data, folder, settings, self._progress)
         vectors = self._vectors(folder)
-        return Trial(*vectors, trained.record["data"])
+        return Trial(*vectors, trained.record["data"], score_model)
 
     def _of(self, *names: str) -> dict[str, str]:
         return {name: self._inputs[name] for name in names}

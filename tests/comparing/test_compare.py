@@ -110,6 +110,9 @@ def test_methods_share_what_they_can_and_nothing_is_made_twice(
         for table in (_kept(output / "runs" / run) for run in sorted(made["runs"]))
     ]
     assert min(mismatched) == 0 < max(mismatched), "only SSRA filters by score"
+    cards = {name: of["score_model"] for name, of in first["methods"].items()}
+    assert cards["judgments"] == cards["vanilla"] == [None], "no score model decides there"
+    assert cards["ssra"][0]["rows"] > 0
     more = compare_methods(
         _settings(world, ["judgments", "vanilla", "ssra", "ssra-binary"]), output
     )
@@ -126,7 +129,8 @@ def test_methods_share_what_they_can_and_nothing_is_made_twice(
     )
     told = CliRunner().invoke(main, ["compare", "--config", str(path), "--output", str(output)])
     assert told.exit_code == 0, told.output
-    for part in ("judgments only", "vanilla SFT", "SSRA minus it", "ap_mean", "p=", "simulation"):
+    parts = ("judgments only", "vanilla SFT", "SSRA minus it", "ap_mean", "p=", "simulation")
+    for part in (*parts, f"on {cards['ssra'][0]['rows']} held-out judgments"):
         assert part in told.stdout
     assert (
         again == json.loads((output / "report.json").read_text()) == json.loads(json.dumps(first))
