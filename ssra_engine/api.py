@@ -39,6 +39,7 @@ def build(
     output: str | Path = "engines",
     *,
     pairs: Files = (),
+    audits: Files = (),
     settings: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> BuildReport:
@@ -49,6 +50,7 @@ def build(
         judgments: query, doc_id, grade; optional split.
         output: the engines folder. With the same data and settings, nothing is done again.
         pairs: query, doc_id without grades, as of a click log.
+        audits: labelled audits of earlier runs, to learn from as well.
         settings: of `config.Config` by dotted name; ``model.backbone``, a folder or a GGUF file, or
             ``model.preset`` has to be among them.
         progress: told of each step, such as `progress.ProgressBar`.
@@ -65,6 +67,7 @@ def build(
         corpus=_files(corpus),
         judgments=_files(judgments),
         pairs=_files(pairs),
+        audits=_files(audits),
         output=output,
         progress=progress,
     )

@@ -41,6 +41,7 @@ __all__ = [
     "drawn",
     "open_run",
     "read_audit",
+    "read_labels",
     "sample_keys",
 ]
 
@@ -185,7 +186,7 @@ def read_audit(file: str | Path, scored: Scored, grades: Sequence[int]) -> Audit
             not of this run and draw.
     """
     source = _one_source(file)
-    cells, places = _read_cells(source)
+    cells, places = _read_cells(source, ("label", "sample_key", "draw"))
     draw = _one_draw(source, cells["draw"], places)
     population, chosen = drawn(scored, draw)
     rows = np.flatnonzero(chosen)
@@ -207,6 +208,49 @@ def read_audit(file: str | Path, scored: Scored, grades: Sequence[int]) -> Audit
             f"Label every row that was drawn; write {NO_GRADE} where a query has no grade",
         )
     return Audited(draw, population, chosen, given, chosen & (given == scored.target))
+
+
+def read_labels(
+    files: Sequence[str | Path], grades: Sequence[int], doc_ids: pa.Array | pa.ChunkedArray
+) -> pa.Table:
+    """Read what audits say of their pairs, to learn from it.
+
+    That needs no whole draw: rows may be missing, and one without a label is left out. A pair that
+    was labelled several times keeps its first label.
+
+    Args:
+        files: as for `read_audit`, of any runs.
+        grades: the scale.
+        doc_ids: string, every known document.
+
+    Returns:
+        query, doc_id: string; label: int8, -1 where the query has no grade.
+
+    Raises:
+        DataError: a label is not on the scale, or a document is not known.
+    """
+    known = set(doc_ids.to_pylist())
+    labels: dict[tuple[str, str], int] = {}
+    for source in map(_one_source, files):
+        cells, places = _read_cells(source, ("query", "doc_id", "label"))
+        for query, doc_id, label, place in zip(*cells.values(), places.tolist(), strict=True):
+            if doc_id not in known:
+                raise source.error(
+                    f"{doc_id!r} is not in the corpus",
+                    "Give the documents of the audited run too",
+                    column="doc_id",
+                    place=place,
+                )
+            if label:
+                labels.setdefault((query, doc_id), _label(source, label, place, grades))
+    queries, documents = zip(*labels, strict=True) if labels else ((), ())
+    return pa.table(
+        {
+            "query": pa.array(queries, pa.string()),
+            "doc_id": pa.array(documents, pa.string()),
+            "label": pa.array(labels.values(), pa.int8()),
+        }
+    )
 
 
 def sample_keys(seeds: np.ndarray, draw: Draw) -> list[str]:
@@ -275,9 +319,8 @@ def _one_source(file: str | Path) -> Source:
     return sources[0]
 
 
-def _read_cells(source: Source) -> tuple[dict[str, list[str]], np.ndarray]:
-    """The columns needed, a null as an empty text, and where the rows stand."""
-    names = ("label", "sample_key", "draw")
+def _read_cells(source: Source, names: Sequence[str]) -> tuple[dict[str, list[str]], np.ndarray]:
+    """Some columns, a null as an empty text, and where the rows stand."""
     check_columns(source, names)
     cells: dict[str, list[str]] = {name: [] for name in names}
     places = [np.empty(0, np.int64)]

@@ -51,6 +51,7 @@ def build(
     corpus: Sequence[str | Path],
     judgments: Sequence[str | Path],
     pairs: Sequence[str | Path] = (),
+    audits: Sequence[str | Path] = (),
     output: str | Path,
     progress: Progress | None = None,
 ) -> BuildReport:
@@ -63,6 +64,9 @@ def build(
             training and calibrates.
         pairs: unlabelled (query, doc_id) rows, as of a click log; those of queries that the
             judgments hold out are left out.
+        audits: labelled audits of earlier runs, to be learned as judgments are, but for queries
+            that those hold out. Of a query that has no grade, the score model learns to be sure of
+            none.
         output: the engines folder. The same data and settings again: nothing is done. Others: it is
             built anew and replaced when the new one is whole; what does not depend on the
             difference is taken over. Of two builds at once, the second waits for the first.
@@ -71,7 +75,8 @@ def build(
     Raises:
         ConfigError: no backbone is given or it is not there, or the engine is the fake one.
         EngineError: the engine cannot run here.
-        DataError: an input is bad; see `read_judgments`, `read_pairs` and `open_corpus`.
+        DataError: an input is bad; see `read_judgments`, `read_pairs`, `audit.read_labels` and
+            `open_corpus`.
         StoreError: `output` holds something else, or cannot be written.
     """
     steps = progress or NoProgress()
@@ -80,9 +85,9 @@ def build(
     _check_output(output)
     steps.begin("read the data", 0, 0)
     opened = open_corpus(corpus, limit=config.input.limit, on_error=config.input.on_error)
-    data = read_data(config, opened, judgments, pairs)
+    data = read_data(config, opened, judgments, pairs, audits)
     check_pairs(config, data)
-    made_from = fingerprint(config, opened, judgments, pairs)
+    made_from = fingerprint(config, opened, judgments, pairs, audits)
     with locked(output):
         there = read_engines(output) if (output / MANIFEST).exists() else None
         if there is not None and there.manifest["fingerprint"] == made_from:

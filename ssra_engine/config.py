@@ -139,6 +139,12 @@ class ModelConfig(_Section):
         "causal", description="kind of the score model"
     )
     score: TrainConfig = Field(TrainConfig(), description="training of a causal score model")
+    score_together: int = Field(
+        1,
+        ge=1,
+        description="judged queries of a document that a causal score model learns at once; more "
+        "take less time where documents have many, and make larger batches",
+    )
     rationales: Literal["none", "train", "write"] = Field(
         "none",
         description="reasons in the judgments: ignore them, let a causal score model learn to "

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from scipy.stats import chi2
 
-from ssra_engine.audit import NO_GRADE, Draw, draw_audit, drawn, read_audit
+from ssra_engine.audit import NO_GRADE, Draw, draw_audit, drawn, read_audit, read_labels
 from ssra_engine.config import load_config
 from ssra_engine.errors import ConfigError, DataError
 from ssra_engine.evaluation.outputs import open_outputs
@@ -215,6 +215,31 @@ def test_another_draw_than_the_rows_say_is_noticed(
         row["draw"] = row["draw"].replace("20 per", "10 per")
     with pytest.raises(DataError, match="was not drawn from this run"):
         read_audit(_write(tmp_path / "b.csv", rows), scored, _GRADES)
+
+
+def test_labels_of_several_audits_are_read_to_learn_from(tmp_path: Path) -> None:
+    pair = {"query": "q", "doc_id": "a", "sample_key": "1", "draw": "any"}
+    first = [
+        pair | {"label": "2"},
+        pair | {"doc_id": "b", "label": NO_GRADE},
+        pair | {"query": "nobody labelled it", "label": ""},
+    ]
+    second = [pair | {"label": "3"}, pair | {"query": "r", "label": "0.0"}]
+    folder = tmp_path / "page"
+    folder.mkdir()
+    pq.write_table(pa.Table.from_pylist(second), folder / "audit.parquet")
+    files = [_write(tmp_path / "first.csv", first), folder]
+    labels = read_labels(files, _GRADES, pa.array(["a", "b"]))
+    assert labels.to_pylist() == [
+        {"query": "q", "doc_id": "a", "label": 2},
+        {"query": "q", "doc_id": "b", "label": -1},
+        {"query": "r", "doc_id": "a", "label": 0},
+    ]
+    assert read_labels([], _GRADES, pa.array(["a"])).schema == labels.schema
+    with pytest.raises(DataError, match="'b' is not in the corpus"):
+        read_labels(files, _GRADES, pa.array(["a"]))
+    with pytest.raises(DataError, match="'3' is not one of the grades 0, 1, 2"):
+        read_labels(files, (0, 1, 2), pa.array(["a", "b"]))
 
 
 def test_the_oracle_labels(out: Path, tmp_path: Path) -> None:

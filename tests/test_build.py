@@ -101,6 +101,60 @@ def test_pairs_of_held_out_queries_teach_nothing(
     assert figures["pairs"] == len(tables["pairs"]) - leaked
 
 
+def test_audits_teach_what_the_judgments_do_not_hold_out(
+    engines: Path,
+    inputs: dict[str, list[Path]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from ssra_engine.models import role_models
+
+    taught: list[dict[str, Any]] = []
+    make = role_models._unclear_sequences
+
+    def watched(encoder: Any, rows: pa.Table, *rest: Any) -> Any:
+        taught.extend(rows.to_pylist())
+        return make(encoder, rows, *rest)
+
+    monkeypatch.setattr(role_models, "_unclear_sequences", watched)
+    with pa.ipc.open_file(inputs["judgments"][0]) as reader:
+        judged = reader.read_all().to_pylist()
+    held_out = next(row for row in judged if row["split"] == "test")
+    other = next(row for row in judged if row["query"] != held_out["query"])
+    train = next(row for row in judged if row["split"] == "train")
+    labelled = [
+        {"query": "a new one", "doc_id": "v0000001", "label": "2"},
+        {"query": "no query at all", "doc_id": "v0000001", "label": "-"},
+        {"query": held_out["query"].upper(), "doc_id": other["doc_id"], "label": "1"},
+        {"query": train["query"], "doc_id": train["doc_id"], "label": str(3 - train["grade"])},
+    ]
+    audit = tmp_path / "audit.jsonl"
+    audit.write_text("".join(json.dumps(row) + "\n" for row in labelled))
+    figures = build(config(), **inputs, audits=[audit], output=tmp_path / "engines").figures
+    before = read_engines(engines).manifest["figures"]["judgments"]
+    assert figures["judgments"] == before | {
+        "train": before["train"] + 1,
+        "train_grades": [n + (grade == 2) for grade, n in enumerate(before["train_grades"])],
+        "of_audits": 1,
+        "unclear": 1,
+    }
+    with pa.ipc.open_file(tmp_path / "engines" / "d2q.arrow") as reader:
+        learned = reader.read_all().select(["query", "doc_id", "grade", "source"]).to_pylist()
+    assert {**labelled[0], "grade": 2, "source": "judgment"} in [
+        {**row, "label": "2"} for row in learned
+    ]
+    wrong = {(row["query"], row["grade"]) for row in learned}
+    assert [row["query"] for row in taught] == ["no query at all"]
+    assert "no query at all" not in {query for query, _ in wrong}
+    assert (labelled[2]["query"], 1) not in wrong
+    pair = (train["query"], train["doc_id"])
+    assert [r["grade"] for r in learned if (r["query"], r["doc_id"]) == pair] == [train["grade"]]
+    again = dict(inputs, audits=[audit])
+    assert build(config(), **again, output=tmp_path / "engines").did_nothing
+    audit.write_text(json.dumps(labelled[0]) + "\n")
+    assert not build(config(), **again, output=tmp_path / "engines").did_nothing
+
+
 def test_a_file_behind_a_glob_that_changed_is_noticed(
     inputs: dict[str, list[Path]], tmp_path: Path
 ) -> None:

@@ -16,12 +16,16 @@ __all__ = ["comparator_parts", "fingerprint", "score_model_parts", "training_dat
 
 
 def fingerprint(
-    config: Config, corpus: Corpus, judgments: Sequence[str | Path], pairs: Sequence[str | Path]
+    config: Config,
+    corpus: Corpus,
+    judgments: Sequence[str | Path],
+    pairs: Sequence[str | Path],
+    audits: Sequence[str | Path] = (),
 ) -> dict[str, Any]:
     """Names and contents of all that the models follow from, for the manifest."""
     encoder = config.model.cross_encoder.backbone
     sections = {"seed", "grades", "input", "model", "annotate"}
-    return {
+    parts = {
         "version": __version__,
         "config": config.model_dump(mode="json", include=sections),
         "backbone": "" if config.model.backbone is None else content_key(config.model.backbone),
@@ -30,6 +34,7 @@ def fingerprint(
         "judgments": files_key(judgments),
         "pairs": files_key(pairs),
     }
+    return parts | ({"audits": files_key(audits)} if audits else {})
 
 
 def score_model_parts(fingerprint: dict[str, Any]) -> dict[str, Any]:

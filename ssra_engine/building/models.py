@@ -75,6 +75,8 @@ def _sizes(data: BuildData, grades: int) -> dict[str, Any]:
             "train": len(data.train),
             "dev": len(data.held_out),
             "train_grades": _per_grade(data.train["grade"], grades),
+            "of_audits": data.audited,
+            "unclear": len(data.unclear),
         },
         "pairs": len(data.pairs),
         "pairs_of_held_out_queries": data.pairs_of_held_out_queries,

@@ -57,6 +57,7 @@ def _train_cross_encoder(task: Task) -> dict[str, Any]:
         model.cross_encoder,
         evenness=model.evenness,
         seed=config.seed,
+        unclear=task.data.unclear,
     )
     save_cross_encoder(encoder, task.folder / "score")
     return card
@@ -78,6 +79,8 @@ def _train_causal(task: Task, backbone: Path) -> dict[str, Any]:
         evenness=model.evenness,
         seed=task.config.seed,
         rationales=task.data.rationales,
+        unclear=task.data.unclear,
+        together=model.score_together,
     )
     save_backbone(network, tokenizer, task.folder / "score")
     if model.rationales == "write" and len(task.data.held_out):

@@ -37,6 +37,12 @@ _PLACES = {
 @click.option("--corpus", multiple=True, required=True, help="Documents; repeats.")
 @click.option("--judgments", multiple=True, required=True, help="Graded pairs; repeats.")
 @click.option("--pairs", multiple=True, help="Pairs without grades; repeats.")
+@click.option(
+    "--audit",
+    "audits",
+    multiple=True,
+    help="Labelled audits of earlier runs, learned too; repeats.",
+)
 @click.option("--backbone", help="Folder of a Hugging Face causal LM, or a GGUF file.")
 @click.option(
     "--preset", type=click.Choice(["tiny"]), help="Train a small backbone from scratch instead."
@@ -75,6 +81,7 @@ def build(
     corpus: tuple[str, ...],
     judgments: tuple[str, ...],
     pairs: tuple[str, ...],
+    audits: tuple[str, ...],
     config: Path | None,
     output: Path,
     quiet: bool,
@@ -106,6 +113,7 @@ def build(
             corpus=corpus,
             judgments=judgments,
             pairs=pairs,
+            audits=audits,
             output=output,
             progress=progress,
         )

@@ -26,6 +26,11 @@ def print_built(folder: Path, figures: Mapping[str, Any]) -> None:
         f"{folder}: {figures['documents']:,} documents, {judgments['train']:,} judgments learned "
         f"from, {judgments['dev']:,} held out, {figures['pairs']:,} pairs graded"
     )
+    if judgments.get("of_audits") or judgments.get("unclear"):
+        click.echo(
+            f"{judgments['of_audits']:,} of the judgments are from audits; they also named "
+            f"{judgments['unclear']:,} queries that have no grade."
+        )
     held_out = figures["score"].get("held_out")
     if not held_out:
         click.echo("No judgments were held out, so nobody knows how good the score model is.")

@@ -21,7 +21,7 @@ from ssra_engine.config import ScheduleConfig
 from ssra_engine.errors import EngineError
 from ssra_engine.models.cross_encoder import pair_logits
 from ssra_engine.models.quiet import quiet_transformers
-from ssra_engine.models.score_card import grade_weights, score_card
+from ssra_engine.models.score_card import grade_weights, score_card, unclear_shares
 from ssra_engine.models.training import trainer_settings, within_steps
 
 __all__ = ["train_cross_encoder"]
@@ -38,6 +38,7 @@ def train_cross_encoder(
     *,
     evenness: float,
     seed: int,
+    unclear: pa.Table | None = None,
 ) -> dict[str, Any]:
     """Train all weights of `model` in place, as `train_score_model` trains a causal LM.
 
@@ -51,29 +52,35 @@ def train_cross_encoder(
         config: of the training.
         evenness: how far the mix of the judged grades is taken out; see `score_card`.
         seed: of data order and dropout.
+        unclear: `schema.D2Q` rows whose queries have no grade; see `train_score_model`.
 
     Returns:
         its card; see `score_card`.
     """
     scale, power = model.num_labels, evenness / 2
     grades = judged["grade"].to_numpy().astype(np.int64)
-    weights = np.ones(scale, np.float32)
-    weights[grades] = grade_weights(grades, scale, power)
+    targets = np.eye(scale + 1, scale, dtype=np.float32)
+    targets[grades, grades] = grade_weights(grades, scale, power)
+    targets[scale] = unclear_shares(grades, scale, power)
+    rows = judged if unclear is None else pa.concat_tables([judged, unclear])
+    labels = np.append(grades, np.full(len(rows) - len(grades), scale))
+    loss = CrossEntropyLoss(model)
+    loss.ce_loss = _Targets(torch.from_numpy(targets))
     best = _BestWeights(model, lambda: _held_out_loss(model, held_out, power), config.patience)
     with tempfile.TemporaryDirectory(prefix="ssra-train-") as scratch, quiet_transformers():
         trainer = _Trainer(
             model=model,
             args=CrossEncoderTrainingArguments(
-                **trainer_settings(Path(scratch), within_steps(config, len(judged)), seed)
+                **trainer_settings(Path(scratch), within_steps(config, len(rows)), seed)
             ),
             train_dataset=Dataset.from_dict(
                 {
-                    "query": judged["query"].to_pylist(),
-                    "document": judged["document"].to_pylist(),
-                    "label": grades,
+                    "query": rows["query"].to_pylist(),
+                    "document": rows["document"].to_pylist(),
+                    "label": labels,
                 }
             ),
-            loss=CrossEntropyLoss(model, weight=torch.from_numpy(weights)),
+            loss=loss,
             callbacks=[best] if len(held_out) else [],
         )
         trainer.remove_callback(PrinterCallback)
@@ -131,6 +138,25 @@ class _BestWeights(TrainerCallback):  # type: ignore[misc]  # transformers is se
             )
         self._model.load_state_dict(self._weights)
         return float(self._least)
+
+
+class _Targets(torch.nn.Module):
+    """Cross-entropy in which a label names what is to be learned.
+
+    Args:
+        targets: of each label its weight, laid out over the grades, float32[L, G].
+    """
+
+    _targets: torch.Tensor
+
+    def __init__(self, targets: torch.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("_targets", targets)
+
+    def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Weighted mean over the rows: logits float32[N, G], labels int64[N]."""
+        targets = self._targets[labels]
+        return -(targets * logits.log_softmax(1)).sum() / targets.sum()
 
 
 class _Trainer(CrossEncoderTrainer):  # type: ignore[misc]  # untyped

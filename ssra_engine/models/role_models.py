@@ -13,9 +13,9 @@ from peft import LoraConfig as PeftLoraConfig
 from peft import get_peft_model
 
 from ssra_engine.config import LoraConfig, TrainConfig
-from ssra_engine.models.packing import PackedSequence, collate, pack
+from ssra_engine.models.packing import Example, PackedSequence, collate, pack
 from ssra_engine.models.questions import QuestionEncoder
-from ssra_engine.models.score_card import grade_weights, score_card
+from ssra_engine.models.score_card import grade_weights, score_card, unclear_shares
 from ssra_engine.models.training import target_logits, train
 
 __all__ = ["fine_tune", "predict", "train_query_model", "train_score_model"]
@@ -34,6 +34,8 @@ def train_score_model(
     evenness: float,
     seed: int,
     rationales: Sequence[str | None] | None = None,
+    unclear: pa.Table | None = None,
+    together: int = 1,
 ) -> tuple[Any, dict[str, Any]]:
     """(query, document) -> distribution over grades, as the logits of the label tokens.
 
@@ -52,12 +54,18 @@ def train_score_model(
         seed: of data order, dropout and the adapter's weights.
         rationales: why each judged row has its grade, where that is known: the model also learns to
             write that, and to grade after it. The grade alone can be asked for all the same.
+        unclear: `schema.D2Q` rows whose queries have no grade: the model learns to find all grades
+            alike, so that such a query passes for none (see `unclear_shares`).
+        together: rows of a document that share one sequence, at most.
 
     Returns:
         the trained model, and its card (without reasons written); see `score_card`.
     """
     power = evenness / 2
-    sequences = _score_sequences(encoder, judged, power, rationales)
+    sequences = _score_sequences(encoder, judged, power, rationales, together)
+    if unclear is not None:
+        shares = unclear_shares(judged["grade"].to_numpy(), encoder.grades, power)
+        sequences += _unclear_sequences(encoder, unclear, shares, together)
     watched = _score_sequences(encoder, held_out, power)
     labels = encoder.label_ids
     model, figures = fine_tune(
@@ -96,13 +104,13 @@ def _score_sequences(
     rows: pa.Table,
     power: float,
     rationales: Sequence[str | None] | None = None,
+    together: int = 1,
 ) -> list[PackedSequence]:
-    """One sequence a row, in order."""
+    """Rows of a document together; with one in a sequence, in order."""
     grades = rows["grade"].to_numpy().astype(np.int64)
     documents, index = _documents(rows)
     queries = rows["query"].to_pylist()
     weights = grade_weights(grades, encoder.grades, power)
-    prefixes = encoder.prefixes(documents)
     asked = [[e] for e in encoder.score_examples(index, queries, grades.tolist(), weights)]
     told = [row for row, text in enumerate(rationales or ()) if text is not None]
     more = encoder.rationale_examples(
@@ -114,10 +122,46 @@ def _score_sequences(
     )
     for place, row in enumerate(told):
         asked[row] += more[2 * place : 2 * place + 2]
-    return [
-        PackedSequence(tuple(prefixes[document]), tuple(examples))
-        for document, examples in zip(index, asked, strict=True)
+    return _packed(encoder.prefixes(documents), index, asked, together)
+
+
+def _unclear_sequences(
+    encoder: QuestionEncoder, rows: pa.Table, shares: list[float], together: int
+) -> list[PackedSequence]:
+    """Each row asks once for each grade; `shares` are the weights of these."""
+    documents, index = _documents(rows)
+    queries = rows["query"].to_pylist()
+    asked = [
+        encoder.score_examples(index, queries, [grade] * len(rows), [share] * len(rows))
+        for grade, share in enumerate(shares)
     ]
+    return _packed(encoder.prefixes(documents), index, list(zip(*asked, strict=True)), together)
+
+
+def _packed(
+    prefixes: list[list[int]],
+    documents: list[int],
+    asked: Sequence[Sequence[Example]],
+    together: int,
+) -> list[PackedSequence]:
+    """Sequences of at most `together` rows of one document, in first-seen order.
+
+    Args:
+        prefixes: of each document.
+        documents: index of each row's document.
+        asked: examples of each row.
+        together: rows in a sequence.
+    """
+    groups: list[tuple[int, list[Example]]] = []
+    open_groups: dict[int, int] = {}
+    rows = [0] * len(prefixes)
+    for document, examples in zip(documents, asked, strict=True):
+        if rows[document] % together == 0:
+            open_groups[document] = len(groups)
+            groups.append((document, []))
+        groups[open_groups[document]][1].extend(examples)
+        rows[document] += 1
+    return [PackedSequence(tuple(prefixes[document]), tuple(group)) for document, group in groups]
 
 
 def _documents(rows: pa.Table) -> tuple[list[str], list[int]]:

@@ -10,7 +10,7 @@ from sklearn.metrics import cohen_kappa_score, confusion_matrix, f1_score
 
 from ssra_engine.calibration import evening_bias, fit_temperature, log_softmax
 
-__all__ = ["grade_weights", "quality", "score_card"]
+__all__ = ["grade_weights", "quality", "score_card", "unclear_shares"]
 
 _BINS = 10
 
@@ -55,9 +55,26 @@ def grade_weights(grades: np.ndarray, scale: int, power: float = 0.5) -> list[fl
     One half lies between the natural mix, in which rare grades are never learned, and equal grades,
     in which a handful of rows would outweigh the rest.
     """
-    share = np.bincount(grades, minlength=scale) / max(len(grades), 1)
+    if not len(grades):
+        return []
+    share = np.bincount(grades, minlength=scale) / len(grades)
     weights = share[grades] ** -power
     return [float(weight) for weight in weights / weights.mean()]
+
+
+def unclear_shares(grades: np.ndarray, scale: int, power: float) -> list[float]:
+    """What to learn for a query that has no grade: probabilities that the bias will make even.
+
+    Args:
+        grades: int[N], of the judged rows.
+        scale: number of grades.
+        power: of the bias; see `evening_bias`.
+
+    Returns:
+        one share a grade, with sum 1.
+    """
+    shares = np.exp(-np.asarray(evening_bias(grades, scale, power)))
+    return [float(share) for share in shares / shares.sum()]
 
 
 def quality(logits: np.ndarray, grades: np.ndarray) -> dict[str, Any]:

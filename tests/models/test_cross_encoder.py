@@ -105,6 +105,38 @@ def test_training_learns_and_repeats(encoder: Path) -> None:
     assert loss == pytest.approx(cards[0]["training"]["held_out_loss"], abs=1e-6)
 
 
+def test_a_label_may_name_what_is_learned_of_several_grades() -> None:
+    random = torch.Generator().manual_seed(0)
+    logits, weights = torch.randn(6, 3, generator=random), torch.tensor([0.5, 2.0, 1.0])
+    shares = torch.tensor([0.2, 0.5, 0.3])
+    loss = training._Targets(torch.cat([weights.diag(), shares[None]]))
+    labels = torch.tensor([0, 1, 2, 1, 0, 2])
+    usual = torch.nn.functional.cross_entropy(logits, labels, weight=weights)
+    assert loss(logits, labels).item() == pytest.approx(usual.item())
+    soft = torch.nn.functional.cross_entropy(logits, shares.expand(6, 3))
+    assert loss(logits, torch.full((6,), 3)).item() == pytest.approx(soft.item())
+
+
+@pytest.mark.slow
+def test_queries_without_a_grade_are_learned_beside_the_judged(
+    encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    forward = training._Targets.forward
+
+    def watched(
+        self: training._Targets, logits: torch.Tensor, labels: torch.Tensor
+    ) -> torch.Tensor:
+        seen.extend(labels.tolist())
+        return forward(self, logits, labels)
+
+    monkeypatch.setattr(training._Targets, "forward", watched)
+    model = open_cross_encoder(encoder, grades=2, max_tokens=48)
+    settings = CrossEncoderConfig(epochs=1, batch_rows=16)
+    train_cross_encoder(model, rows(32), rows(0), settings, evenness=1.0, seed=0, unclear=rows(9))
+    assert sorted(seen) == sorted([*rows(32)["grade"].to_pylist(), *[2] * 9])
+
+
 def test_the_best_weights_are_kept_and_training_ends_without_progress() -> None:
     model, losses = torch.nn.Linear(1, 1), [3.0, 1.0, 2.0, 1.5]
     control = SimpleNamespace(should_training_stop=False)

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 
+from ssra_engine.calibration import Calibration, evening_bias
 from ssra_engine.config import LoraConfig, TinyConfig, TrainConfig
+from ssra_engine.models import role_models
+from ssra_engine.models.packing import PackedSequence
 from ssra_engine.models.questions import QuestionEncoder
 from ssra_engine.models.role_models import train_query_model, train_score_model
-from ssra_engine.models.score_card import grade_weights, quality
+from ssra_engine.models.score_card import grade_weights, quality, unclear_shares
 from ssra_engine.models.tiny import new_backbone, pretrain, train_tokenizer
 from ssra_engine.prompts import TEMPLATES
 from ssra_engine.schema import D2Q
@@ -90,6 +95,41 @@ def test_training_learns_and_repeats(encoder: QuestionEncoder) -> None:
     assert torch.equal(*weights)
     assert cards[0]["held_out"]["accuracy"] > 0.8
     assert cards[0]["temperature"] > 0
+
+
+def test_rows_of_a_document_may_share_a_sequence(encoder: QuestionEncoder) -> None:
+    judged = pa.concat_tables([rows(5), rows(3), rows(2)])
+    alone, together = (
+        role_models._score_sequences(encoder, judged, 0.5, together=most) for most in (1, 2)
+    )
+    assert [len(sequence.examples) for sequence in alone] == [1] * 10
+    asked = encoder.score_examples(
+        range(10), judged["query"].to_pylist(), judged["grade"].to_pylist(), [1.0] * 10
+    )
+    assert [s.examples[0].suffix for s in alone] == [example.suffix for example in asked]
+    assert [len(sequence.examples) for sequence in together] == [2, 2, 2, 1, 1, 1, 1]
+    assert _pairs(together) == _pairs(alone)
+    shares = [0.3, 0.7]
+    unclear = role_models._unclear_sequences(encoder, rows(3), shares, 2)
+    assert [[e.weight for e in sequence.examples] for sequence in unclear] == [shares] * 3
+    labels = [[e.target for e in sequence.examples] for sequence in unclear]
+    assert labels == [[(label,) for label in encoder.label_ids]] * 3
+
+
+def _pairs(sequences: list[PackedSequence]) -> Counter[object]:
+    return Counter(
+        (sequence.prefix, example.suffix, example.target, example.weight)
+        for sequence in sequences
+        for example in sequence.examples
+    )
+
+
+def test_the_bias_makes_what_is_learned_of_unclear_queries_even() -> None:
+    grades = np.repeat([0, 1, 2, 3], [46, 4, 4, 46])
+    shares = unclear_shares(grades, 5, 0.5)
+    bias = evening_bias(grades, 5, 0.5)
+    assert sum(shares) == pytest.approx(1)
+    np.testing.assert_allclose(Calibration(1.0, bias).probs(np.log([shares])), [[0.2] * 5])
 
 
 def test_lora_is_merged_and_changes_the_answers(encoder: QuestionEncoder) -> None:
