@@ -10,8 +10,11 @@ together, and so are the tests. The plan holds
     base                        a folder for `train --base`
     common                      fields of TrainSettings that all variants share
     variants                    name -> fields that it has beside them, and `mine`: fields of
-                                negatives.settings.Settings, `model`, and `engines`, folders with
-                                {fold} in their names, for hard negatives of their own
+                                negatives.settings.Settings and `model`, for hard negatives;
+                                `"graded": true` lets the score model grade them, and takes what it
+                                calls relevant as pairs to train on
+    score_model                 section `model` of a build's configuration: the score model, which
+                                learns from the queries that a fold trains on, and no others
     against                     pairs of variants to compare; "base" is the untrained one
 
 What is done is kept in FOLDER, so the same command goes on, and more variants cost only themselves.
@@ -23,20 +26,28 @@ import argparse
 import json
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ssra_engine.config import load_config
+from ssra_engine.building.backbone import prepare_backbone
+from ssra_engine.building.data import read_data, template_name
+from ssra_engine.building.score_model import make_score_model
+from ssra_engine.building.task import Task
+from ssra_engine.calibration import Calibration
+from ssra_engine.config import Config, load_config
+from ssra_engine.content import content_key
 from ssra_engine.corpus import open_corpus
 from ssra_engine.embedder.base import merge_lora, open_base
 from ssra_engine.embedder.fit import fit
 from ssra_engine.embedder.rows import read_training_rows
 from ssra_engine.embedder.settings import TrainSettings
-from ssra_engine.engine_folder import open_roles, read_engines
+from ssra_engine.engine_folder import engine_options, open_score_model, score_template
 from ssra_engine.evaluation.embedding import embed
 from ssra_engine.evaluation.measuring import Figures, Settings, compare, measure_scores, summarise
 from ssra_engine.evaluation.retrieval import Judged, read_judged
@@ -44,6 +55,9 @@ from ssra_engine.hard_negatives import MineTask, mine_to_file
 from ssra_engine.judgments import read_split
 from ssra_engine.keys import hash_strings, normalise
 from ssra_engine.negatives.settings import Settings as MineSettings
+from ssra_engine.prompts import TEMPLATES
+from ssra_engine.roles import Roles, fake_roles
+from ssra_engine.steps import NoProgress
 
 SHOWN = ("ndcg_exp@10", "ndcg_linear@10", "ap_mean", "ap_ge1", "ap_ge2", "ap_ge3", "spearman")
 
@@ -70,8 +84,9 @@ class CrossValidation:
         """Cosines of the held-out pairs by a model trained as the variant says, float32[P]."""
         path = self.work / f"{name}-{fold}.npy"
         if not path.exists():
-            found = self._train(name, fold)
-            np.save(path, found)
+            checkpoints = self.work / f"{name}-{fold}.training"
+            np.save(path, self._train(name, fold, checkpoints))
+            shutil.rmtree(checkpoints, ignore_errors=True)
         found = np.load(path)
         assert isinstance(found, np.ndarray)
         return found
@@ -87,7 +102,7 @@ class CrossValidation:
             at = pairs.column_names.index("split")
             pq.write_table(pairs.set_column(at, "split", split), self.judgments(number))
 
-    def _train(self, name: str, fold: int) -> np.ndarray:
+    def _train(self, name: str, fold: int, checkpoints: Path) -> np.ndarray:
         variant = {} if name == "base" else dict(self.plan["variants"][name])
         mine = variant.pop("mine", None)
         settings = TrainSettings(**{**self.plan["common"], **variant})
@@ -95,20 +110,20 @@ class CrossValidation:
         base = Path(self.plan["base"])
         model = open_base(base, settings)
         if name != "base":
-            negatives = [] if mine is None else [self._mine(name, fold, mine)]
+            negatives, relevant = ([], []) if mine is None else self._mine(name, fold, mine)
             rows = read_training_rows(
                 open_corpus([self.plan["corpus"]]).table(),
-                [self.judgments(fold)],
+                [self.judgments(fold), *relevant],
                 self.plan["grades"],
                 settings,
                 negatives=negatives,
             )
             begun = time.process_time()
-            checkpoints = self.work / f"{name}-{fold}.training"
             fitted = fit(model, rows.dataset, settings, checkpoints)
             if settings.lora_rank:
-                merge_lora(model, base, settings, checkpoints / "adapter")
-            shutil.rmtree(checkpoints)
+                adapter = checkpoints / "adapter"
+                shutil.rmtree(adapter, ignore_errors=True)
+                merge_lora(model, base, settings, adapter)
             tell(
                 variant=name,
                 fold=fold,
@@ -125,27 +140,63 @@ class CrossValidation:
         )
         return np.einsum("pd,pd->p", queries[held.pairs.query], documents[held.pairs.document])
 
-    def _mine(self, name: str, fold: int, told: dict[str, Any]) -> Path:
+    def _mine(self, name: str, fold: int, told: dict[str, Any]) -> tuple[list[Path], list[Path]]:
+        """Negatives of a fold's training queries, and what the score model found relevant."""
         told = dict(told)
-        model, engines = Path(told.pop("model")), told.pop("engines", None)
-        grades, roles = tuple(self.plan["grades"]), None
-        if engines is not None:
-            folder = Path(engines.format(fold=fold))
-            built = read_engines(folder)
-            of_engines = {"grades": built.grades, "model.preset": built.config.model.preset}
-            grades, roles = built.grades, open_roles(folder, load_config(None, of_engines))
-        output = self.work / f"{name}-{fold}.negatives.parquet"
+        model, graded = Path(told.pop("model")), told.pop("graded", False)
+        negatives = self.work / f"{name}-{fold}.negatives.parquet"
+        relevant = self.work / f"{name}-{fold}.relevant.parquet" if graded else None
         task = MineTask(
             corpus=[self.plan["corpus"]],
             judgments=[str(self.judgments(fold))],
             model=model,
-            output=output,
+            output=negatives,
+            relevant=relevant,
             settings=MineSettings(**told),
-            grades=grades,
+            grades=tuple(self.plan["grades"]),
             cache=self.work / "cache",
         )
-        tell(mined=output.name, **mine_to_file(task, roles).figures)
-        return output
+        report = mine_to_file(task, self._score_model(fold) if graded else None)
+        tell(mined=negatives.name, **report.figures)
+        found = relevant is not None and pq.read_metadata(relevant).num_rows > 0
+        return [negatives], [relevant] if relevant is not None and found else []
+
+    def _score_model(self, fold: int) -> Roles:
+        """A score model that knows nothing of the queries that the fold holds out."""
+        overrides = {"grades": self.plan["grades"], "model": self.plan["score_model"]}
+        config = load_config(None, overrides)
+        folder = self.work / f"score-{fold}"
+        if not (folder / "card.json").exists():
+            self._train_score_model(config, fold, folder)
+        card = json.loads((folder / "card.json").read_text())
+        name = template_name(config)
+        options = engine_options(config, config.engine.backend)
+        return replace(
+            fake_roles(config.grades),  # of which mining asks the score model alone
+            fingerprint=content_key(folder),
+            template=TEMPLATES[name],
+            score_template=score_template(config, name),
+            calibration=Calibration(card["temperature"], tuple(card["bias"])),
+            open_score=lambda: open_score_model(folder / "score", config, options),
+        )
+
+    def _train_score_model(self, config: Config, fold: int, folder: Path) -> None:
+        judged = pq.read_table(self.judgments(fold))
+        known = self.work / f"known-{fold}.parquet"
+        # Without a split, so that a tenth of these queries watches and calibrates it.
+        pq.write_table(judged.filter(pc.equal(judged["split"], "train")).drop(["split"]), known)
+        data = read_data(config, open_corpus([self.plan["corpus"]]), [str(known)], [])
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        task = Task(config, data, folder, {}, None, NoProgress())
+        begun = time.process_time()
+        card = make_score_model(task, prepare_backbone(task)[0])
+        seconds = round(time.process_time() - begun)
+        shown = {name: card["held_out"][name] for name in ("rows", "accuracy", "quadratic_kappa")}
+        (folder / "card.json").write_text(json.dumps(card))
+        tell(
+            score_model=folder.name, trained_on=len(data.train), processor_seconds=seconds, **shown
+        )
 
 
 def tell(**facts: Any) -> None:

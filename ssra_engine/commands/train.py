@@ -45,6 +45,11 @@ def _data_options(command: Callable[..., None]) -> Callable[..., None]:
             "--negatives-per-pair", type=_COUNT, help="Of those, the most similar. [default: 1]"
         ),
         click.option(
+            "--judged-negatives",
+            type=click.IntRange(min=0),
+            help="Documents judged lower for a pair's query, as its negatives. [default: 0]",
+        ),
+        click.option(
             "--queue",
             type=click.IntRange(min=0),
             help="Recent documents to mine negatives from; the paper: 65,536. [default: 0]",

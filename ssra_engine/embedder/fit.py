@@ -153,7 +153,8 @@ def _arguments(
     folder: Path, model: SentenceTransformer, settings: TrainSettings
 ) -> SentenceTransformerTrainingArguments:
     prompts = prompts_of(model)
-    negatives = (f"negative_{number + 1}" for number in range(settings.negatives))
+    most = settings.negatives + settings.judged_negatives
+    negatives = (f"negative_{number + 1}" for number in range(most))
     by_column = {**prompts, **dict.fromkeys(negatives, prompts["document"])}
     return SentenceTransformerTrainingArguments(
         output_dir=str(folder),

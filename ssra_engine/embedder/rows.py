@@ -55,10 +55,11 @@ def read_training_rows(
     case, width and white space, is left out; so is a synthetic pair that was judged. Judgments that
     name no dev rows are split with seed 0, as `evaluate model` splits them.
 
-    A pair has as many negatives as `settings.negatives`, by falling similarity. Those that are
-    known to be of its grade or higher are left out, so that a pair of a low grade may be a negative
-    beside one of a high grade; in the place of those that are missing come random documents that
-    are not known to be relevant.
+    With a table of negatives, a pair has `settings.negatives` of them, by falling similarity. Those
+    that are known to be of its grade or higher are left out, so that a pair of a low grade may be a
+    negative beside one of a high grade. Then come `settings.judged_negatives` documents that its
+    query has at a lower grade, drawn at random. In the place of those that are missing come random
+    documents that are not known to be relevant.
 
     Args:
         documents: `schema.CORPUS`.
@@ -93,8 +94,10 @@ def read_training_rows(
         "query": pairs["query"].combine_chunks(),
         "document": texts.take(own.combine_chunks()),
     }
-    if negatives:
-        mined = read_hard_negatives(negatives, documents["doc_id"], grades)
+    if negatives or settings.judged_negatives:
+        mined = None
+        if negatives:
+            mined = read_hard_negatives(negatives, documents["doc_id"], grades)
         chosen, counts["negatives"] = _choose(mined, pairs, documents["doc_id"], settings)
         for number, column in enumerate(chosen.T, start=1):
             columns[f"negative_{number}"] = texts.take(pa.array(column))
@@ -145,26 +148,32 @@ def _check_labels(labels: np.ndarray, settings: TrainSettings) -> None:
 
 
 def _choose(
-    mined: pa.Table, pairs: pa.Table, doc_ids: pa.ChunkedArray, settings: TrainSettings
+    mined: pa.Table | None, pairs: pa.Table, doc_ids: pa.ChunkedArray, settings: TrainSettings
 ) -> tuple[np.ndarray, dict[str, int]]:
-    """Rows of documents, int64[len(pairs), settings.negatives], and what became of the table."""
+    """Rows of documents, int64[len(pairs), negatives of a pair], and where they came from."""
     corpus = doc_ids.combine_chunks()
     queries = _keys(pairs["query"]).tolist()
     own = pc.index_in(pairs["doc_id"], value_set=corpus).to_numpy().tolist()
-    grades = pairs["grade"].to_numpy().tolist()
-    relevant: dict[int, set[int]] = {}
-    for query, document, grade in zip(queries, own, grades, strict=True):
-        if grade > 0:
-            relevant.setdefault(query, set()).add(document)
-    grade_of = dict(zip(zip(queries, own, strict=True), grades, strict=True))
-    found, counts = _of_pairs(mined, corpus, grade_of)
-    counts["random in their place"] = 0
+    of_query: dict[int, dict[int, int]] = {}
+    for query, document, grade in zip(queries, own, pairs["grade"].to_pylist(), strict=True):
+        of_query.setdefault(query, {})[document] = grade
+    found, counts = ({}, {}) if mined is None else _of_pairs(mined, corpus, of_query)
+    counts |= {"random in their place": 0}
+    if settings.judged_negatives:
+        counts["judged"] = 0
+    width = settings.judged_negatives + (0 if mined is None else settings.negatives)
     generator = np.random.default_rng(settings.seed)
-    chosen = np.empty((len(pairs), settings.negatives), np.int64)
-    for row, pair in enumerate(zip(queries, own, strict=True)):
-        best = found.get(pair, [])[: settings.negatives]
-        barred = {pair[1], *relevant.get(pair[0], ()), *best}
-        while len(best) < settings.negatives:
+    chosen = np.empty((len(pairs), width), np.int64)
+    for row, (query, document) in enumerate(zip(queries, own, strict=True)):
+        known = of_query[query]
+        best = found.get((query, document), [])[: settings.negatives]
+        if settings.judged_negatives:
+            lower = [one for one in known if known[one] < known[document] and one not in best]
+            drawn = generator.permutation(lower)[: settings.judged_negatives].tolist()
+            counts["judged"] += len(drawn)
+            best = [*best, *map(int, drawn)]
+        barred = {document, *best, *(one for one in known if known[one] > 0)}
+        while len(best) < width:
             best = [*best, _draw(generator, len(corpus), barred)]
             counts["random in their place"] += 1
         chosen[row] = best
@@ -174,9 +183,15 @@ def _choose(
 def _of_pairs(
     mined: pa.Table,
     corpus: pa.Array,
-    grade_of: Mapping[tuple[int, int], int],
+    of_query: Mapping[int, Mapping[int, int]],
 ) -> tuple[dict[tuple[int, int], list[int]], dict[str, int]]:
-    """Usable negatives of each (query key, document), by falling score."""
+    """Usable negatives of each (query key, document), by falling score.
+
+    Args:
+        mined: `HARD_NEGATIVES`.
+        corpus: string, every doc_id.
+        of_query: query key -> row of a document -> its grade.
+    """
     scores = pc.fill_null(mined["score"], -np.inf).to_numpy()
     mined = mined.take(pa.array(np.argsort(-scores, kind="stable")))
     columns = zip(
@@ -189,8 +204,9 @@ def _of_pairs(
     found: dict[tuple[int, int], list[int]] = {}
     used = strange = too_good = 0
     for query, document, negative, grade in columns:
-        of_pair = grade_of.get((query, document))
-        known = grade_of.get((query, negative), grade)
+        grades = of_query.get(query, {})
+        of_pair = grades.get(document)
+        known = grades.get(negative, grade)
         if of_pair is None:
             strange += 1
         elif known is not None and known >= of_pair:

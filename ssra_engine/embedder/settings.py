@@ -38,6 +38,8 @@ class TrainSettings:
         binary_labels: a grade counts as 1 from `relevant` on and as 0 below.
         relevant: that grade; by default the middle of the scale, rounded up.
         negatives: hard negatives of each pair, where a table of them is given.
+        judged_negatives: hard negatives of each pair among the documents that its query has at a
+            lower grade.
         queue: documents of a `DocumentQueue` that more hard negatives are mined from; 0 for none.
         recipe: share of each label in a batch; None takes every pair once an epoch.
         epochs: passes over the pairs.
@@ -70,6 +72,7 @@ class TrainSettings:
     binary_labels: bool = False
     relevant: int | None = None
     negatives: int = 1
+    judged_negatives: int = 0
     queue: int = 0
     recipe: Mapping[int, float] | None = None
     epochs: float = 1.0
@@ -95,7 +98,8 @@ class TrainSettings:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"{name} must be above 0, got {value}.")
-        for name in ("queue", "lora_rank", "warmup", "weight_decay", "cosent_weight", "seed"):
+        least_0 = ("queue", "lora_rank", "warmup", "weight_decay", "cosent_weight", "seed")
+        for name in (*least_0, "judged_negatives"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} must be 0 or above, got {getattr(self, name)}.")
         if not 0 <= self.lora_dropout < 1:

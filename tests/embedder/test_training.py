@@ -210,8 +210,10 @@ def test_a_causal_lm_is_trained_with_a_lora_that_is_merged(
 ) -> None:
     output = tmp_path / "model"
     more = ("--lora", "4", "--query-prompt", "find: ", "--cached", "5", "--epochs", "1")
+    more = (*more, "--judged-negatives", "1")
     result = invoke(arguments(world, llama_folder, output, *more))
     assert result.exit_code == 0, result.output
+    assert record_of(output)["data"]["negatives"]["judged"] > 0
     modules = json.loads((output / "1_Pooling/config.json").read_text())
     assert modules["pooling_mode"] == "lasttoken"
     assert json.loads((output / "tokenizer_config.json").read_text())["padding_side"] == "left"

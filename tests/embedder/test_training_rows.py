@@ -179,6 +179,55 @@ def test_negatives_come_by_falling_score_without_what_is_as_good_as_the_pair(
     assert second["query"] != first["query"]
 
 
+def test_judged_negatives_are_documents_that_the_same_query_has_at_a_lower_grade(
+    world: tuple[pa.Table, Path], tmp_path: Path
+) -> None:
+    found = rows(world, settings={"judged_negatives": 2})
+    grade_of = of_pairs(found)
+    data = found.dataset
+    drawn: list[set[str]] = []
+    for query, document, grade in zip(data["query"], data["document"], data["label"], strict=True):
+        lower = {text for (asked, text), at in grade_of.items() if asked == query and at < grade}
+        row = len(drawn)
+        assert (data["query"][row], data["document"][row]) == (query, document)
+        drawn.append({data["negative_1"][row], data["negative_2"][row]})
+        assert len(drawn[row]) == 2
+        assert len(drawn[row] & lower) == min(2, len(lower))
+        for other in drawn[row] - lower:
+            assert other != document
+            assert not grade_of.get((query, other), 0)
+    best = [negatives for negatives, grade in zip(drawn, data["label"], strict=True) if grade == 3]
+    assert len(set(map(frozenset, best))) > len(best) / 2
+    counts = found.counts["negatives"]
+    assert counts["judged"] + counts["random in their place"] == 2 * len(data)
+    again = rows(world, settings={"judged_negatives": 2, "seed": 1}).dataset
+    assert again["negative_1"][:] != data["negative_1"][:]
+    assert rows(world, settings={"judged_negatives": 2}).dataset[:] == data[:]
+
+
+def test_judged_negatives_come_after_those_of_a_table(
+    world: tuple[pa.Table, Path], tmp_path: Path
+) -> None:
+    first, _ = negatives(world)
+    judged = pa.parquet.read_table(world[1]).to_pylist()
+    lower = [row["doc_id"] for row in judged if row["query"] == first["query"] and row["grade"] < 3]
+    one = {"query": first["query"], "doc_id": first["doc_id"], "negative_id": lower[0]}
+    path = write([one], tmp_path / "negatives.jsonl")
+    settings = {"judged_negatives": len(lower) - 1}
+    data = rows(world, negatives=[path], settings=settings).dataset
+    names = [f"negative_{number + 1}" for number in range(len(lower))]
+    assert data.column_names == ["query", "document", *names, "label"]
+    texts = dict(
+        zip(world[0]["doc_id"].to_pylist(), document_texts(world[0]).to_pylist(), strict=True)
+    )
+    row = list(zip(data["query"], data["document"], strict=True)).index(
+        (first["query"], texts[first["doc_id"]])
+    )
+    assert data["negative_1"][row] == texts[lower[0]]
+    # All others, each of them once.
+    assert {data[name][row] for name in names} == {texts[doc_id] for doc_id in lower}
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -247,6 +296,7 @@ def test_settings_that_leave_nothing_to_learn(world: tuple[pa.Table, Path], tmp_
     [
         ({"epochs": 0}, "epochs must be above 0"),
         ({"warmup": -1}, "warmup must be 0 or above"),
+        ({"judged_negatives": -1}, "judged_negatives must be 0 or above"),
         ({"rate": float("nan")}, "rate must be above 0"),
         ({"dims": (0, 16)}, "dims must be 1 or above"),
         ({"checkpoint_steps": 15}, r"checkpoint_steps must be a multiple of log_steps \(10\)"),
